@@ -1,0 +1,109 @@
+// Package health is the vocabulary of an agent's state: the one report that
+// `komainu health`, the heartbeat and the portal all show. It is plain data.
+package health
+
+import (
+	"reflect"
+	"slices"
+	"strings"
+	"time"
+)
+
+// State of a part.
+type State string
+
+// The states.
+const (
+	OK       State = "ok"
+	Starting State = "starting"
+	Off      State = "off"      // switched off by a setting, the plan or the lack of a licence
+	Degraded State = "degraded" // works with less than it should
+	Failed   State = "failed"
+)
+
+// Condition is what is known of one part of the agent.
+type Condition struct {
+	Part   string    `json:"part"` // "real_time_protection", "sensor", "scanner", "link", "spool", "broker", …
+	State  State     `json:"state"`
+	Since  time.Time `json:"since"`
+	Reason string    `json:"reason,omitempty"` // what is the matter
+	Remedy string    `json:"remedy,omitempty"` // what to do about it
+}
+
+// Tag is an entry of edr_device_tags.
+type Tag struct {
+	Key   string `json:"key"`
+	Value string `json:"value"`
+}
+
+// Report is the state of an agent. The JSON names and their order are the
+// field names and the order that `komainu health` prints; a name never
+// changes its meaning.
+type Report struct {
+	Healthy              bool     `json:"healthy"`
+	Issues               []string `json:"health_issues"`
+	Licensed             bool     `json:"licensed"`
+	EngineVersion        string   `json:"engine_version"`
+	EngineLoadStatus     string   `json:"engine_load_status"` // "Engine load succeeded" or "Engine not loaded"
+	AppVersion           string   `json:"app_version"`
+	OrgID                string   `json:"org_id"` // "unavailable" before enrolment
+	LogLevel             string   `json:"log_level"`
+	MachineGUID          string   `json:"machine_guid"`
+	ReleaseRing          string   `json:"release_ring"`
+	ProductExpiration    string   `json:"product_expiration"`
+	PassiveMode          bool     `json:"passive_mode_enabled"`
+	BehaviorMonitoring   string   `json:"behavior_monitoring"` // enabled, disabled
+	RealTimeEnabled      bool     `json:"real_time_protection_enabled"`
+	RealTimeAvailable    bool     `json:"real_time_protection_available"`
+	RealTimeSubsystem    string   `json:"real_time_protection_subsystem"` // fanotify, unavailable
+	RealTimeScope        string   `json:"real_time_protection_scope"`     // "all_filesystems", "2 blocking, 3 watching"
+	SupplementaryEvents  string   `json:"supplementary_events_subsystem"` // ebpf, netlink, unavailable
+	AutomaticDefinitions bool     `json:"automatic_definition_update_enabled"`
+	DefinitionsUpdated   string   `json:"definitions_updated"`
+	DefinitionsMinutes   int64    `json:"definitions_updated_minutes_ago"`
+	DefinitionsVersion   string   `json:"definitions_version"`
+	DefinitionsStatus    string   `json:"definitions_status"` // up_to_date, updating, unavailable, out_of_date
+	EDRClientVersion     string   `json:"edr_client_version"`
+	EDRConfiguration     string   `json:"edr_configuration_version"`
+	EDRDeviceTags        []Tag    `json:"edr_device_tags"`
+	EDRMachineID         string   `json:"edr_machine_id"`
+	Conflicting          []string `json:"conflicting_applications"`
+
+	// Managed names the fields above whose value policy decides.
+	Managed []string `json:"managed"`
+	// Conditions is the state of every part; `--details` prints it.
+	Conditions []Condition `json:"conditions"`
+	Time       time.Time   `json:"time"`
+}
+
+// Field is one line of `komainu health`.
+type Field struct {
+	Name    string
+	Value   any // bool, int64, string, []string or []Tag
+	Managed bool
+}
+
+// Fields returns the report line by line, in the order of the type.
+func (r *Report) Fields() []Field {
+	v := reflect.ValueOf(r).Elem()
+	t := v.Type()
+	var fields []Field
+	for i := range t.NumField() {
+		name, _, _ := strings.Cut(t.Field(i).Tag.Get("json"), ",")
+		if name == "managed" || name == "conditions" || name == "time" {
+			continue
+		}
+		fields = append(fields, Field{Name: name, Value: v.Field(i).Interface(), Managed: slices.Contains(r.Managed, name)})
+	}
+	return fields
+}
+
+// Lookup returns the field with this name.
+func (r *Report) Lookup(name string) (Field, bool) {
+	for _, f := range r.Fields() {
+		if f.Name == name {
+			return f, true
+		}
+	}
+	return Field{}, false
+}

@@ -1,0 +1,333 @@
+// Package policy is the document that says how a device is to be protected.
+//
+// The control plane composes a Document per device, signs the exact bytes
+// that travel (Sign), and the agent applies it whole or not at all (Open,
+// then Document.Validate). Settings that the document names are managed: they
+// cannot be changed on the device. Everything else follows the device's local
+// settings, and then the defaults; Merge says where each value came from.
+//
+// The package depends on the standard library alone and keeps no state.
+package policy
+
+import (
+	"errors"
+	"fmt"
+	"path"
+	"slices"
+	"strings"
+	"time"
+)
+
+// Format is the version of the document's shape that this code writes. An
+// agent refuses a document with a greater one and keeps the policy it has.
+const Format = 1
+
+// Tier is a plan's tier.
+type Tier string
+
+// The tiers.
+const (
+	Off Tier = "off"
+	P1  Tier = "P1"
+	P2  Tier = "P2"
+)
+
+// Document is the policy of one device.
+type Document struct {
+	Format       int       `json:"format"`
+	Version      uint64    `json:"version"` // rises with every change for this device; an agent refuses a lower one
+	Organization string    `json:"organization"`
+	Environment  string    `json:"environment"`
+	Device       string    `json:"device"`
+	IssuedAt     time.Time `json:"issuedAt"`
+
+	Plan     Tier `json:"plan"`
+	Licensed bool `json:"licensed"` // false: protection and telemetry stop, nothing is deleted
+
+	Managed Settings `json:"managed"`
+}
+
+// Level is how far the antivirus goes.
+type Level string
+
+// The enforcement levels.
+const (
+	RealTime Level = "real_time" // on-access scan, block, quarantine
+	OnDemand Level = "on_demand" // scans on request, remediates what they find
+	Passive  Level = "passive"   // scans on request, remediates nothing
+)
+
+// Mode is what real-time protection does on a filesystem.
+type Mode string
+
+// The modes.
+const (
+	Block  Mode = "block"  // deny opens of malware, quarantine it
+	Watch  Mode = "watch"  // scan what is written or executed, report, change nothing
+	Ignore Mode = "ignore" // not looked at
+)
+
+// FilesystemRule gives the mode of the filesystems mounted at or below a
+// path. The longest matching Path wins; "*" matches every local filesystem
+// and is the shortest of all.
+type FilesystemRule struct {
+	Path string `json:"path"`
+	Mode Mode   `json:"mode"`
+}
+
+// ExclusionType says what an exclusion compares.
+type ExclusionType string
+
+// The exclusion types.
+const (
+	ExcludeFile      ExclusionType = "file"      // Value is an absolute path; * and ? match within a segment
+	ExcludeFolder    ExclusionType = "folder"    // Value is an absolute path; everything below it
+	ExcludeExtension ExclusionType = "extension" // Value is ".ext"
+	ExcludeProcess   ExclusionType = "process"   // Value is an absolute path or a bare name; files that it opens
+)
+
+// Scope says what an exclusion holds back.
+type Scope string
+
+// The scopes.
+const (
+	ScopeEPP    Scope = "epp"    // scans and real-time protection; the sensor still sees
+	ScopeGlobal Scope = "global" // the sensor too
+)
+
+// Exclusion keeps something out of protection.
+type Exclusion struct {
+	Type  ExclusionType `json:"type"`
+	Value string        `json:"value"`
+	Scope Scope         `json:"scope"`
+}
+
+// Settings are the values that policy or a local administrator can set. A nil
+// pointer or slice says nothing.
+type Settings struct {
+	EnforcementLevel      *Level           `json:"enforcementLevel,omitempty"`
+	Filesystems           []FilesystemRule `json:"filesystems,omitempty"`
+	BehaviorMonitoring    *bool            `json:"behaviorMonitoring,omitempty"`
+	ScanArchives          *bool            `json:"scanArchives,omitempty"`
+	OnDemandScanThreads   *int             `json:"maximumOnDemandScanThreads,omitempty"`
+	FileHashComputation   *bool            `json:"enableFileHashComputation,omitempty"`
+	QuarantineRetention   *int             `json:"scanResultsRetentionDays,omitempty"` // days
+	Exclusions            []Exclusion      `json:"exclusions,omitempty"`
+	ExclusionsAdminOnly   *bool            `json:"exclusionsAdminOnly,omitempty"` // local exclusions do not count
+	AllowedThreats        []string         `json:"allowedThreats,omitempty"`
+	EndpointDetection     *bool            `json:"endpointDetection,omitempty"`       // the sensor and its rules
+	SupplementaryProvider *bool            `json:"ebpfSupplementary,omitempty"`       // false: netlink instead of eBPF
+	Tags                  []Tag            `json:"tags,omitempty"`                    // shown as edr_device_tags
+	Telemetry             []string         `json:"telemetry,omitempty"`               // optional telemetry switched on
+	FileIntegrity         *bool            `json:"fileIntegrityMonitoring,omitempty"` // no engine in this version
+}
+
+// Tag is a label of a device, as `edr tag` sets it.
+type Tag struct {
+	Key   string `json:"key"`
+	Value string `json:"value"`
+}
+
+// Origin says where an effective value came from.
+type Origin string
+
+// The origins, weakest first.
+const (
+	FromDefault Origin = "default"
+	FromLocal   Origin = "local"
+	FromPolicy  Origin = "policy" // shown as [managed]
+)
+
+// Effective is what a device does: every setting with a value.
+type Effective struct {
+	Version             uint64 // of the document, 0 before the first one
+	Plan                Tier
+	Licensed            bool
+	EnforcementLevel    Level
+	Filesystems         []FilesystemRule
+	BehaviorMonitoring  bool
+	ScanArchives        bool
+	OnDemandScanThreads int
+	FileHashComputation bool
+	QuarantineRetention int // days
+	Exclusions          []Exclusion
+	AllowedThreats      []string
+	EndpointDetection   bool
+	EBPF                bool
+	Tags                []Tag
+
+	// Origins holds, by the JSON name of a setting, where its value came from.
+	Origins map[string]Origin
+}
+
+// Managed reports whether policy decides the setting with this JSON name.
+func (e Effective) Managed(name string) bool { return e.Origins[name] == FromPolicy }
+
+// RealTimeOn reports whether on-access protection is to run.
+func (e Effective) RealTimeOn() bool { return e.Licensed && e.EnforcementLevel == RealTime }
+
+// ModeOf returns the mode for a filesystem mounted at mountPoint.
+func (e Effective) ModeOf(mountPoint string) Mode {
+	mode, best := Ignore, -1
+	for _, r := range e.Filesystems {
+		n := len(r.Path)
+		if r.Path == "*" {
+			n = 0
+		} else if !within(mountPoint, r.Path) {
+			continue
+		}
+		if n > best {
+			mode, best = r.Mode, n
+		}
+	}
+	return mode
+}
+
+func within(p, folder string) bool {
+	return p == folder || folder == "/" || strings.HasPrefix(p, strings.TrimSuffix(folder, "/")+"/")
+}
+
+// Merge lays the document over local settings over the defaults. A nil
+// document is a device that has no policy yet: not licensed, but protected by
+// what the defaults and local settings say once it is.
+func Merge(doc *Document, local Settings) Effective {
+	e := Effective{
+		Plan:                Off,
+		EnforcementLevel:    RealTime,
+		Filesystems:         []FilesystemRule{{Path: "*", Mode: Block}},
+		BehaviorMonitoring:  true,
+		ScanArchives:        true,
+		OnDemandScanThreads: 2,
+		FileHashComputation: true,
+		QuarantineRetention: 90,
+		EndpointDetection:   true,
+		EBPF:                true,
+		Origins:             map[string]Origin{},
+	}
+	var managed Settings
+	if doc != nil {
+		e.Version, e.Plan, e.Licensed = doc.Version, doc.Plan, doc.Licensed
+		managed = doc.Managed
+	}
+	pick(&e, "enforcementLevel", &e.EnforcementLevel, managed.EnforcementLevel, local.EnforcementLevel)
+	pick(&e, "behaviorMonitoring", &e.BehaviorMonitoring, managed.BehaviorMonitoring, local.BehaviorMonitoring)
+	pick(&e, "scanArchives", &e.ScanArchives, managed.ScanArchives, local.ScanArchives)
+	pick(&e, "maximumOnDemandScanThreads", &e.OnDemandScanThreads, managed.OnDemandScanThreads, local.OnDemandScanThreads)
+	pick(&e, "enableFileHashComputation", &e.FileHashComputation, managed.FileHashComputation, local.FileHashComputation)
+	pick(&e, "scanResultsRetentionDays", &e.QuarantineRetention, managed.QuarantineRetention, local.QuarantineRetention)
+	pick(&e, "endpointDetection", &e.EndpointDetection, managed.EndpointDetection, local.EndpointDetection)
+	pick(&e, "ebpfSupplementary", &e.EBPF, managed.SupplementaryProvider, local.SupplementaryProvider)
+	pickList(&e, "filesystems", &e.Filesystems, managed.Filesystems, local.Filesystems)
+	pickList(&e, "tags", &e.Tags, managed.Tags, local.Tags)
+	e.Exclusions = slices.Clone(managed.Exclusions)
+	if managed.ExclusionsAdminOnly == nil || !*managed.ExclusionsAdminOnly {
+		e.Exclusions = append(e.Exclusions, local.Exclusions...)
+	}
+	e.AllowedThreats = append(slices.Clone(managed.AllowedThreats), local.AllowedThreats...)
+	return e
+}
+
+func pick[T any](e *Effective, name string, dst, managed, local *T) {
+	switch {
+	case managed != nil:
+		*dst, e.Origins[name] = *managed, FromPolicy
+	case local != nil:
+		*dst, e.Origins[name] = *local, FromLocal
+	default:
+		e.Origins[name] = FromDefault
+	}
+}
+
+func pickList[T any](e *Effective, name string, dst *[]T, managed, local []T) {
+	switch {
+	case managed != nil:
+		*dst, e.Origins[name] = slices.Clone(managed), FromPolicy
+	case local != nil:
+		*dst, e.Origins[name] = slices.Clone(local), FromLocal
+	default:
+		e.Origins[name] = FromDefault
+	}
+}
+
+// Validate returns every problem of the document, joined, or nil.
+func (d *Document) Validate() error {
+	var errs []error
+	if d.Format != Format {
+		errs = append(errs, fmt.Errorf("format %d: this version understands %d", d.Format, Format))
+	}
+	if d.Version == 0 {
+		errs = append(errs, errors.New("version is missing"))
+	}
+	if d.Device == "" {
+		errs = append(errs, errors.New("device is missing"))
+	}
+	if d.Plan != Off && d.Plan != P1 && d.Plan != P2 {
+		errs = append(errs, fmt.Errorf("plan %q: want off, P1 or P2", d.Plan))
+	}
+	if d.Licensed && d.Plan == Off {
+		errs = append(errs, errors.New("licensed with plan off"))
+	}
+	return errors.Join(append(errs, d.Managed.Validate())...)
+}
+
+// Validate returns every problem of the settings, joined, or nil.
+func (s *Settings) Validate() error {
+	var errs []error
+	if l := s.EnforcementLevel; l != nil && *l != RealTime && *l != OnDemand && *l != Passive {
+		errs = append(errs, fmt.Errorf("enforcementLevel %q: want real_time, on_demand or passive", *l))
+	}
+	if n := s.OnDemandScanThreads; n != nil && (*n < 1 || *n > 64) {
+		errs = append(errs, fmt.Errorf("maximumOnDemandScanThreads %d: want 1 to 64", *n))
+	}
+	if n := s.QuarantineRetention; n != nil && (*n < 1 || *n > 180) {
+		errs = append(errs, fmt.Errorf("scanResultsRetentionDays %d: want 1 to 180", *n))
+	}
+	for _, r := range s.Filesystems {
+		if r.Path != "*" && !path.IsAbs(r.Path) {
+			errs = append(errs, fmt.Errorf("filesystem %q: want an absolute path or *", r.Path))
+		}
+		if r.Mode != Block && r.Mode != Watch && r.Mode != Ignore {
+			errs = append(errs, fmt.Errorf("filesystem %q: mode %q: want block, watch or ignore", r.Path, r.Mode))
+		}
+	}
+	for _, x := range s.Exclusions {
+		errs = append(errs, x.Validate())
+	}
+	return errors.Join(errs...)
+}
+
+// Validate says what is wrong with the exclusion and how to mend it.
+func (x Exclusion) Validate() error {
+	if x.Scope != ScopeEPP && x.Scope != ScopeGlobal {
+		return fmt.Errorf("exclusion %q: scope %q: want epp or global", x.Value, x.Scope)
+	}
+	switch x.Type {
+	case ExcludeFile, ExcludeFolder:
+		if !path.IsAbs(x.Value) {
+			return fmt.Errorf("exclusion %q: want an absolute path", x.Value)
+		}
+		if x.Scope == ScopeGlobal && strings.ContainsAny(x.Value, "*?[") {
+			return fmt.Errorf("exclusion %q: the global scope takes full paths only; use the epp scope for wildcards", x.Value)
+		}
+		if _, err := path.Match(x.Value, "/"); err != nil {
+			return fmt.Errorf("exclusion %q: %w", x.Value, err)
+		}
+	case ExcludeExtension:
+		if !strings.HasPrefix(x.Value, ".") || len(x.Value) < 2 || strings.ContainsAny(x.Value, "/*?") {
+			return fmt.Errorf("exclusion %q: want an extension such as .log", x.Value)
+		}
+		if x.Scope == ScopeGlobal {
+			return fmt.Errorf("exclusion %q: extensions can be excluded in the epp scope only", x.Value)
+		}
+	case ExcludeProcess:
+		if x.Value == "" {
+			return errors.New("process exclusion: want a path or a name")
+		}
+		if x.Scope == ScopeGlobal && !path.IsAbs(x.Value) {
+			return fmt.Errorf("exclusion %q: the global scope takes the full path of a process", x.Value)
+		}
+	default:
+		return fmt.Errorf("exclusion %q: type %q: want file, folder, extension or process", x.Value, x.Type)
+	}
+	return nil
+}
