@@ -64,11 +64,10 @@ func (s Setting) Check(value string) error {
 }
 
 // Patch returns what to lay over the local settings so that this one has the
-// value, given what is in
-// effect now. Real-time protection and passive mode are one scale, the
-// enforcement level: switching the one on switches the other off; passive
-// mode off means real-time protection, as it does for those who type it; and
-// switching off what is not on changes nothing.
+// value, given what is in effect now. Real-time protection and passive mode
+// are one scale, the enforcement level: switching the one on switches the
+// other off; passive mode off means real-time protection, as it does for
+// those who type it; and switching off what is not on changes nothing.
 func (s Setting) Patch(now policy.Effective, value string) (policy.Settings, error) {
 	if s.Key() == "" || !slices.Contains(AllSettings, s) {
 		return policy.Settings{}, fault.New(fault.Invalid, "there is no setting %q", string(s))
