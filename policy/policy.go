@@ -151,6 +151,7 @@ type Effective struct {
 	FileHashComputation bool
 	QuarantineRetention int // days
 	Exclusions          []Exclusion
+	ExclusionsAdminOnly bool // local exclusions do not count
 	AllowedThreats      []string
 	EndpointDetection   bool
 	EBPF                bool
@@ -220,7 +221,8 @@ func Merge(doc *Document, local Settings) Effective {
 	pickList(&e, "filesystems", &e.Filesystems, managed.Filesystems, local.Filesystems)
 	pickList(&e, "tags", &e.Tags, managed.Tags, local.Tags)
 	e.Exclusions = slices.Clone(managed.Exclusions)
-	if managed.ExclusionsAdminOnly == nil || !*managed.ExclusionsAdminOnly {
+	e.ExclusionsAdminOnly = managed.ExclusionsAdminOnly != nil && *managed.ExclusionsAdminOnly
+	if !e.ExclusionsAdminOnly {
 		e.Exclusions = append(e.Exclusions, local.Exclusions...)
 	}
 	e.AllowedThreats = append(slices.Clone(managed.AllowedThreats), local.AllowedThreats...)

@@ -1,0 +1,175 @@
+package agent
+
+import (
+	"context"
+	"slices"
+
+	"komainu/agent/localapi"
+	"komainu/fault"
+	"komainu/policy"
+)
+
+// localSettings answers the parts of the local API that read and change
+// settings. What policy decides cannot be changed here.
+type localSettings struct {
+	settings *settings
+	logLevel func(level string) error
+}
+
+// ApplySetting implements localapi.Settings.
+func (l *localSettings) ApplySetting(_ context.Context, name localapi.Setting, value string) error {
+	return l.settings.Change(func(now policy.Effective, local *policy.Settings) error {
+		if now.Managed(name.Key()) {
+			return managed(string(name))
+		}
+		patch, err := name.Patch(now, value)
+		if err != nil {
+			return err
+		}
+		overlay(local, patch)
+		return nil
+	})
+}
+
+// overlay puts what patch says over s.
+func overlay(s *policy.Settings, patch policy.Settings) {
+	set(&s.EnforcementLevel, patch.EnforcementLevel)
+	set(&s.BehaviorMonitoring, patch.BehaviorMonitoring)
+	set(&s.ScanArchives, patch.ScanArchives)
+	set(&s.OnDemandScanThreads, patch.OnDemandScanThreads)
+	set(&s.FileHashComputation, patch.FileHashComputation)
+	set(&s.SupplementaryProvider, patch.SupplementaryProvider)
+}
+
+func set[T any](dst **T, value *T) {
+	if value != nil {
+		*dst = value
+	}
+}
+
+func managed(what string) error {
+	return fault.New(fault.Managed, "%s is managed by policy; change it in the portal", what)
+}
+
+// SetTag implements localapi.Settings.
+func (l *localSettings) SetTag(_ context.Context, tag policy.Tag) error {
+	return l.changeTags(func(tags []policy.Tag) ([]policy.Tag, error) {
+		if i := slices.IndexFunc(tags, func(t policy.Tag) bool { return t.Key == tag.Key }); i >= 0 {
+			tags[i] = tag
+			return tags, nil
+		}
+		return append(tags, tag), nil
+	})
+}
+
+// RemoveTag implements localapi.Settings.
+func (l *localSettings) RemoveTag(_ context.Context, key string) error {
+	return l.changeTags(func(tags []policy.Tag) ([]policy.Tag, error) {
+		i := slices.IndexFunc(tags, func(t policy.Tag) bool { return t.Key == key })
+		if i < 0 {
+			return nil, fault.New(fault.NotFound, "there is no tag %q", key)
+		}
+		return slices.Delete(tags, i, i+1), nil
+	})
+}
+
+func (l *localSettings) changeTags(edit func([]policy.Tag) ([]policy.Tag, error)) error {
+	return l.settings.Change(func(now policy.Effective, local *policy.Settings) error {
+		if now.Managed("tags") {
+			return managed("the list of tags")
+		}
+		tags, err := edit(slices.Clone(local.Tags))
+		if err != nil {
+			return err
+		}
+		local.Tags = tags
+		return nil
+	})
+}
+
+// SetLogLevel implements localapi.Settings. The level holds until the agent
+// starts again.
+func (l *localSettings) SetLogLevel(_ context.Context, level string) error { return l.logLevel(level) }
+
+// Exclusions implements localapi.Exclusions.
+func (l *localSettings) Exclusions(context.Context) ([]localapi.Exclusion, error) {
+	local := l.settings.Local().Exclusions
+	var list []localapi.Exclusion
+	for _, x := range l.settings.Now().Exclusions {
+		origin := policy.FromPolicy
+		if slices.Contains(local, x) {
+			origin = policy.FromLocal
+		}
+		list = append(list, localapi.Exclusion{Exclusion: x, Origin: origin})
+	}
+	return list, nil
+}
+
+// AddExclusion implements localapi.Exclusions.
+func (l *localSettings) AddExclusion(_ context.Context, x policy.Exclusion) error {
+	return l.settings.Change(func(now policy.Effective, local *policy.Settings) error {
+		if now.ExclusionsAdminOnly {
+			return managed("the list of exclusions")
+		}
+		if !slices.Contains(local.Exclusions, x) {
+			local.Exclusions = append(slices.Clone(local.Exclusions), x)
+		}
+		return nil
+	})
+}
+
+// RemoveExclusion implements localapi.Exclusions.
+func (l *localSettings) RemoveExclusion(_ context.Context, x policy.Exclusion) error {
+	return l.settings.Change(func(now policy.Effective, local *policy.Settings) error {
+		i := slices.Index(local.Exclusions, x)
+		switch {
+		case i >= 0:
+			local.Exclusions = slices.Delete(slices.Clone(local.Exclusions), i, i+1)
+			return nil
+		case slices.Contains(now.Exclusions, x):
+			return managed("this exclusion")
+		default:
+			return fault.New(fault.NotFound, "there is no %s exclusion %q in the scope %s", x.Type, x.Value, x.Scope)
+		}
+	})
+}
+
+// AllowedThreats implements localapi.Allowed.
+func (l *localSettings) AllowedThreats(context.Context) ([]localapi.AllowedThreat, error) {
+	local := l.settings.Local().AllowedThreats
+	var list []localapi.AllowedThreat
+	for _, name := range l.settings.Now().AllowedThreats {
+		origin := policy.FromPolicy
+		if slices.Contains(local, name) {
+			origin = policy.FromLocal
+		}
+		list = append(list, localapi.AllowedThreat{Name: name, Origin: origin})
+	}
+	return list, nil
+}
+
+// AllowThreat implements localapi.Allowed.
+func (l *localSettings) AllowThreat(_ context.Context, name string) error {
+	return l.settings.Change(func(_ policy.Effective, local *policy.Settings) error {
+		if !slices.Contains(local.AllowedThreats, name) {
+			local.AllowedThreats = append(slices.Clone(local.AllowedThreats), name)
+		}
+		return nil
+	})
+}
+
+// DisallowThreat implements localapi.Allowed.
+func (l *localSettings) DisallowThreat(_ context.Context, name string) error {
+	return l.settings.Change(func(now policy.Effective, local *policy.Settings) error {
+		i := slices.Index(local.AllowedThreats, name)
+		switch {
+		case i >= 0:
+			local.AllowedThreats = slices.Delete(slices.Clone(local.AllowedThreats), i, i+1)
+			return nil
+		case slices.Contains(now.AllowedThreats, name):
+			return managed("this allowed threat")
+		default:
+			return fault.New(fault.NotFound, "%q is not an allowed threat", name)
+		}
+	})
+}
