@@ -158,10 +158,7 @@ type items[T any] struct {
 }
 
 func list[T any](all []T) items[T] {
-	if all == nil {
-		all = []T{}
-	}
-	return items[T]{Items: all}
+	return items[T]{Items: orEmpty(all)}
 }
 
 // line is one line of a stream. The last one is done or failed: a stream

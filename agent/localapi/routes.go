@@ -71,7 +71,18 @@ func (s *Server) getHealth(c *call) error {
 	if s.cfg.Backend.Health == nil {
 		return absent("health")
 	}
-	return c.answer(s.cfg.Backend.Health.Report(c.r.Context()), nil)
+	r := s.cfg.Backend.Health.Report(c.r.Context())
+	// Lists are lists for who reads JSON, also when they are empty.
+	r.Issues, r.Conflicting, r.Managed = orEmpty(r.Issues), orEmpty(r.Conflicting), orEmpty(r.Managed)
+	r.EDRDeviceTags, r.Conditions = orEmpty(r.EDRDeviceTags), orEmpty(r.Conditions)
+	return c.answer(r, nil)
+}
+
+func orEmpty[T any](all []T) []T {
+	if all == nil {
+		return []T{}
+	}
+	return all
 }
 
 func (s *Server) putSetting(c *call) error {
@@ -292,6 +303,7 @@ func (s *Server) addExclusion(c *call) error {
 	if err != nil {
 		return err
 	}
+	x = normal(x)
 	if err := x.Validate(); err != nil {
 		return fault.New(fault.Invalid, "%w", err)
 	}
@@ -309,7 +321,15 @@ func (s *Server) removeExclusion(c *call) error {
 	if s.cfg.Backend.Exclusions == nil {
 		return absent("exclusions")
 	}
-	return c.done(s.cfg.Backend.Exclusions.RemoveExclusion(c.r.Context(), x))
+	return c.done(s.cfg.Backend.Exclusions.RemoveExclusion(c.r.Context(), normal(x)))
+}
+
+// normal returns the exclusion as it is compared: one spelling of a path.
+func normal(x policy.Exclusion) policy.Exclusion {
+	if x.Type != policy.ExcludeExtension && path.IsAbs(x.Value) {
+		x.Value = path.Clean(x.Value)
+	}
+	return x
 }
 
 func (s *Server) testConnectivity(c *call) error {

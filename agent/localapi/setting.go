@@ -76,13 +76,13 @@ func (s Setting) Patch(now policy.Effective, value string) (policy.Settings, err
 	if s == OnDemandScanThreads {
 		n, err := strconv.Atoi(value)
 		if err != nil || n < 1 || n > 64 {
-			return p, fault.New(fault.Invalid, "%s is a number from 1 to 64, not %q", s, value)
+			return p, fault.New(fault.Invalid, "the value of %s is a number from 1 to 64, not %q", s, value)
 		}
 		p.OnDemandScanThreads = &n
 		return p, nil
 	}
 	if value != "enabled" && value != "disabled" {
-		return p, fault.New(fault.Invalid, "%s is enabled or disabled, not %q", s, value)
+		return p, fault.New(fault.Invalid, "the value of %s is enabled or disabled, not %q", s, value)
 	}
 	on := value == "enabled"
 	switch s {

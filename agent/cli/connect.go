@@ -1,0 +1,170 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"komainu/agent/localapi"
+	"komainu/fault"
+)
+
+func (a *app) connectivity() *cobra.Command {
+	test := a.leaf("test", msgConnectivityTest, func(ctx context.Context, c *localapi.Client) error {
+		failed, steps := 0, []localapi.ConnectivityStep{}
+		err := c.TestConnectivity(ctx, func(s localapi.ConnectivityStep) error {
+			if !s.OK {
+				failed++
+			}
+			if a.output == "json" {
+				steps = append(steps, s)
+				return nil
+			}
+			verdict := "[OK]"
+			if !s.OK {
+				verdict = "[FAILED]"
+			}
+			a.print("%s ... %s", clean(a.say(msgTesting, s.Target)), verdict)
+			if s.Detail != "" && !s.OK {
+				a.print("\t%s", clean(s.Detail))
+			}
+			return nil
+		})
+		if err == nil && a.output == "json" {
+			err = a.json(struct {
+				OK    bool                        `json:"ok"`
+				Items []localapi.ConnectivityStep `json:"items"`
+			}{failed == 0, steps})
+		}
+		if err == nil && failed > 0 {
+			return errShown
+		}
+		return err
+	})
+	return a.group("connectivity", msgConnectivity, test)
+}
+
+// maxToken bounds what is read as a join token.
+const maxToken = 16 << 10
+
+func (a *app) enrol() *cobra.Command {
+	var file string
+	var force bool
+	cmd := &cobra.Command{
+		Use: "enrol TOKEN | --token-file FILE [--force]", Aliases: []string{"enroll"}, Short: a.say(msgEnrol), Long: a.say(msgEnrolLong),
+		Args: cobra.MaximumNArgs(1), DisableFlagsInUseLine: true,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if (len(args) == 1) == (file != "") {
+				return fault.New(fault.Invalid, "%s", a.say(msgOneToken))
+			}
+			token := strings.Join(args, "")
+			if file != "" {
+				var err error
+				if token, err = a.readToken(file); err != nil {
+					return err
+				}
+			}
+			return a.ask(cmd.Context(), func(ctx context.Context, c *localapi.Client) error {
+				r, err := c.Enrol(ctx, localapi.EnrolRequest{Token: token, Force: force})
+				switch {
+				case err != nil:
+					return err
+				case a.output == "json":
+					return a.json(r)
+				}
+				return a.changed(msgEnrolled, "organization", r.Organization, "environment", r.Environment, "device", r.Device, "server", r.Server)
+			})
+		},
+	}
+	cmd.Flags().StringVar(&file, "token-file", "", a.say(flagTokenFile))
+	cmd.Flags().BoolVar(&force, "force", false, a.say(flagForce))
+	return cmd
+}
+
+// readToken reads a token from a file or, as "-", from standard input.
+func (a *app) readToken(name string) (string, error) {
+	in := a.env.Stdin
+	if name != "-" {
+		f, err := os.Open(name)
+		if errors.Is(err, fs.ErrPermission) {
+			return "", fault.Wrap(fault.NeedsRoot, err, "read the token")
+		}
+		if err != nil {
+			return "", fault.Wrap(fault.Invalid, err, "read the token")
+		}
+		defer f.Close()
+		in = f
+	}
+	b, err := io.ReadAll(io.LimitReader(in, maxToken+1))
+	if err != nil {
+		return "", fmt.Errorf("read the token: %w", err)
+	}
+	token := strings.TrimSpace(string(b))
+	if token == "" || len(b) > maxToken {
+		return "", fault.New(fault.Invalid, "%s holds no join token", name)
+	}
+	return token, nil
+}
+
+func (a *app) diagnostic() *cobra.Command {
+	var dir string
+	create := a.leaf("create [--path DIR]", msgDiagnosticCreate, func(ctx context.Context, c *localapi.Client) error {
+		name := filepath.Join(dir, "komainu-diagnostic-"+time.Now().UTC().Format("20060102T150405Z")+".zip")
+		f, err := os.OpenFile(name, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+		if err != nil {
+			return fault.Wrap(fault.Invalid, err, "create the diagnostic file")
+		}
+		if err := errors.Join(c.Diagnostics(ctx, f), f.Close()); err != nil {
+			return errors.Join(err, os.Remove(name))
+		}
+		if a.output == "json" {
+			return a.json(map[string]string{"path": name})
+		}
+		a.print("%s", clean(a.say(msgDiagnosticCreated, name)))
+		return nil
+	})
+	create.Flags().StringVar(&dir, "path", ".", a.say(flagDiagnosticPath))
+	return a.group("diagnostic", msgDiagnostic, create, a.missing("real-time-protection-statistics"),
+		a.missing("ebpf-statistics"), a.missing("hot-event-sources"))
+}
+
+func (a *app) version() *cobra.Command {
+	return &cobra.Command{
+		Use: "version", Short: a.say(msgVersion), Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			v := struct {
+				Command string `json:"command"`
+				Agent   string `json:"agent"` // "" when it cannot be reached
+				API     int    `json:"api"`
+				System  string `json:"system"`
+			}{a.env.Version, "", localapi.API, runtime.GOOS + "/" + runtime.GOARCH}
+			err := a.ask(cmd.Context(), func(_ context.Context, c *localapi.Client) error {
+				v.Agent = c.Version().Agent
+				return nil
+			})
+			if a.output == "json" {
+				return a.json(v)
+			}
+			a.print("komainu %s (%s)", v.Command, v.System)
+			switch {
+			case err != nil:
+				a.print("%s", a.say(msgAgentUnreachable))
+			case v.Agent != v.Command:
+				a.print("agent %s", clean(v.Agent))
+				a.print("%s", a.say(msgVersionsDiffer))
+			default:
+				a.print("agent %s", clean(v.Agent))
+			}
+			return nil
+		},
+	}
+}
