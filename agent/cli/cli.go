@@ -98,8 +98,7 @@ func (a *app) fail(cmd *cobra.Command, err error) int {
 		return fault.ExitFailed
 	}
 	if !a.ran && fault.Is(err, fault.Internal) {
-		err = fault.Wrap(fault.Invalid, err, "usage")
-		err = fault.New(fault.Invalid, "%s", strings.TrimPrefix(err.Error(), "usage: "))
+		err = fault.New(fault.Invalid, "%w", err) // cobra did not like the arguments
 	}
 	kind, message := fault.KindOf(err), err.Error()
 	if errors.Is(err, context.Canceled) {

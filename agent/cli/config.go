@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"slices"
 
 	"github.com/spf13/cobra"
 
@@ -116,10 +117,8 @@ func need(cmd *cobra.Command, flag string, check func() error) {
 
 // oneOf returns fault.Invalid unless v is one of the allowed words.
 func oneOf(what, v string, allowed ...string) error {
-	for _, w := range allowed {
-		if v == w {
-			return nil
-		}
+	if slices.Contains(allowed, v) {
+		return nil
 	}
 	return fault.New(fault.Invalid, "%s is one of %v, not %q", what, allowed, v)
 }

@@ -27,8 +27,9 @@ type Client struct {
 	version Version
 }
 
-// helloTimeout is how long an agent may take to say who it is.
-const helloTimeout = 5 * time.Second
+// helloTimeout is how long an agent may take to say who it is; tests shorten
+// it.
+var helloTimeout = 5 * time.Second
 
 // maxAnswer bounds what a client reads of one answer or one line.
 const maxAnswer = 64 << 20

@@ -57,11 +57,16 @@ func Open(cfg Config) (*Server, error) {
 		return nil, err
 	}
 	s := &Server{cfg: cfg, listener: &boundedListener{Listener: l, log: cfg.Log, users: map[uint32]int{}}, mux: http.NewServeMux()}
+	s.register()
+	return s, nil
+}
+
+// register fills the mux from the table of routes.
+func (s *Server) register() {
 	for _, r := range s.routes() {
 		s.mux.Handle(r.pattern, s.handler(r))
 	}
 	s.mux.Handle("/", s.handler(route{pattern: "/", run: s.unknown}))
-	return s, nil
 }
 
 // Close gives the socket up. It is for a server that never ran; Run does it

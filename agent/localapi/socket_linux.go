@@ -43,7 +43,7 @@ func listen(name string) (net.Listener, error) {
 	if err := checkPath(name); err != nil {
 		return nil, err
 	}
-	if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
+	if err := makeFolder(filepath.Dir(name)); err != nil {
 		return nil, permission(err, "make the folder of the socket %s", name)
 	}
 	lock, err := os.OpenFile(name+".lock", os.O_CREATE|os.O_RDWR|unix.O_NOFOLLOW, 0o600)
@@ -75,6 +75,18 @@ func listen(name string) (net.Listener, error) {
 	}
 	taken = true
 	return &ownedListener{UnixListener: l, lock: lock}, nil
+}
+
+// makeFolder makes a missing folder that everybody may pass, whatever the
+// umask; a folder that is there keeps its mode.
+func makeFolder(dir string) error {
+	if _, err := os.Stat(dir); err == nil {
+		return nil
+	}
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	return os.Chmod(dir, 0o755)
 }
 
 func checkPath(name string) error {
