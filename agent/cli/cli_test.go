@@ -59,8 +59,10 @@ func TestScripts(t *testing.T) {
 			return a.start()
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"run":   run,
-			"agent": func(ts *testscript.TestScript, _ bool, args []string) { ts.Check(ts.Value("agent").(*agent).steer(args[0])) },
+			"run": run,
+			"agent": func(ts *testscript.TestScript, _ bool, args []string) {
+				ts.Check(ts.Value("agent").(*agent).steer(args[0]))
+			},
 		},
 	})
 }

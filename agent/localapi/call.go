@@ -1,6 +1,7 @@
 package localapi
 
 import (
+	"context"
 	"crypto/rand"
 	"encoding/json"
 	"errors"
@@ -77,7 +78,8 @@ func (s *Server) handler(r route) http.Handler {
 		}
 		req.Body = http.MaxBytesReader(w, req.Body, maxBody)
 		if err := r.run(c); err != nil {
-			c.fail(s.failure(c, r, err), fault.KindOf(err).HTTP())
+			f := s.failure(c, r, err)
+			c.fail(f, fault.ParseKind(f.Kind).HTTP())
 		}
 	})
 }
@@ -85,6 +87,9 @@ func (s *Server) handler(r route) http.Handler {
 // failure describes err to the caller. An administrator may read the text of
 // a surprise too, others find it only by its id in the log.
 func (s *Server) failure(c *call, r route, err error) failure {
+	if errors.Is(err, context.Canceled) && c.r.Context().Err() != nil {
+		err = fault.New(fault.Unavailable, "the daemon is stopping, or the caller went away")
+	}
 	f := failure{Kind: fault.KindOf(err).String(), Message: err.Error()}
 	if !fault.Is(err, fault.Internal) {
 		return f
