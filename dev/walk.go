@@ -1,0 +1,145 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"komainu/dev/browser"
+	"komainu/fault"
+)
+
+// walkthrough does what a server owner does on the first day, from outside:
+// with the real binaries, a real browser and real downloads.
+func walkthrough(ctx context.Context, h *House, args []string) error {
+	if len(args) != 0 {
+		return fault.New(fault.Invalid, "walkthrough takes no arguments")
+	}
+	t, err := walkthroughPhase(ctx, h)
+	if err == nil && t.failed != 0 {
+		err = fault.New(fault.Internal, "%d steps failed", t.failed)
+	}
+	return err
+}
+
+// walkthroughPhase is the walk-through as a part of the tests: every step
+// counts as a test.
+func walkthroughPhase(ctx context.Context, h *House) (tally, error) {
+	if os.Geteuid() != 0 {
+		h.Say("skip the walk-through: real-time protection needs root")
+		return tally{skipped: 1}, nil
+	}
+	if err := h.Install(ctx, append(browserTools, hostTools...)...); err != nil {
+		return tally{failed: 1}, err
+	}
+	bin, err := h.Build(ctx)
+	if err != nil {
+		return tally{failed: 1}, err
+	}
+	dir, err := os.MkdirTemp("", "komainu-walk-")
+	if err != nil {
+		return tally{failed: 1}, err
+	}
+	shots := h.State("walkthrough")
+	if err := os.RemoveAll(shots); err != nil {
+		return tally{failed: 1}, err
+	}
+	if err := os.MkdirAll(shots, 0o755); err != nil {
+		return tally{failed: 1}, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, 8*time.Minute)
+	defer cancel()
+	w := &walk{h: h, stack: NewStack(h, bin, dir), shots: shots}
+	t := w.run(ctx)
+	err = w.close()
+	if err == nil {
+		err = os.RemoveAll(dir)
+	} else {
+		h.Say("kept for a look: %s", dir)
+	}
+	return t, err
+}
+
+// walk is one walk-through.
+type walk struct {
+	h     *House
+	stack *Stack
+	shots string
+	page  *browser.Browser
+
+	ready   time.Time // when the last start of a thing to time was
+	reactMS int64
+	alertMS int64
+	alert   string // id of the alert last seen
+	device  string // id of the device
+}
+
+// step is one thing that a person does, and what they must see.
+type step struct {
+	name string
+	do   func(context.Context) error
+}
+
+func (w *walk) run(ctx context.Context) tally {
+	var t tally
+	steps := w.steps()
+	for i, s := range steps {
+		started := time.Now()
+		err := s.do(ctx)
+		took := time.Since(started).Round(time.Millisecond)
+		shot := w.shoot(i+1, s.name)
+		if err != nil {
+			t.failed++
+			w.h.Say("FAIL %2d %-58s %8s %s\n%v", i+1, s.name, took, shot, err)
+			// The later steps stand on this one.
+			t.skipped += len(steps) - i - 1
+			w.stack.PrintLogs()
+			break
+		}
+		t.passed++
+		w.h.Say("ok   %2d %-58s %8s %s", i+1, s.name, took, shot)
+	}
+	w.h.Say("walkthrough steps=%d passed=%d react_ms=%d alert_ms=%d", len(steps), t.passed, w.reactMS, w.alertMS)
+	return t
+}
+
+// shoot takes a screenshot once there is a page, and returns its path.
+func (w *walk) shoot(n int, name string) string {
+	if w.page == nil {
+		return ""
+	}
+	file := filepath.Join(w.shots, fmt.Sprintf("%02d-%s.png", n, slug(name)))
+	if err := w.page.Screenshot(file); err != nil {
+		return "no screenshot: " + err.Error()
+	}
+	if rel, err := filepath.Rel(w.h.Root, file); err == nil {
+		return rel
+	}
+	return file
+}
+
+// slug makes a file name of a step's name.
+func slug(s string) string {
+	return strings.Trim(strings.Map(func(r rune) rune {
+		switch {
+		case r >= 'a' && r <= 'z', r >= '0' && r <= '9':
+			return r
+		case r >= 'A' && r <= 'Z':
+			return r + 'a' - 'A'
+		default:
+			return '-'
+		}
+	}, s), "-")
+}
+
+func (w *walk) close() error {
+	if w.page != nil {
+		if err := w.page.Close(); err != nil {
+			w.h.Say("browser: %v", err)
+		}
+	}
+	return w.stack.Close()
+}
