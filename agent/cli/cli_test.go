@@ -56,6 +56,7 @@ func TestScripts(t *testing.T) {
 			env.Values["agent"] = a
 			env.Setenv("KOMAINU_SOCKET", a.socket)
 			env.Setenv("TZ", "UTC")
+			env.Setenv("GORACE", "atexit_sleep_ms=0") // else every command takes a second under -race
 			return a.start()
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
@@ -121,6 +122,9 @@ func (a *agent) steer(what string) error {
 		return a.stop()
 	case "start":
 		return a.start()
+	}
+	defer a.lock()()
+	switch what {
 	case "needs-root":
 		a.refuse = fault.New(fault.NeedsRoot, "this needs root, or membership of the group komainu")
 	case "empty":

@@ -69,6 +69,12 @@ func newFakeAgent() *fakeAgent {
 	}
 }
 
+// lock makes the caller the only one; the returned func ends that.
+func (f *fakeAgent) lock() (unlock func()) {
+	f.mu.Lock()
+	return f.mu.Unlock
+}
+
 // backend hands the agent in, part by part.
 func (f *fakeAgent) backend() localapi.Backend {
 	return localapi.Backend{Health: f, Settings: f, Threats: f, Allowed: f, Quarantine: f, Scans: f,
@@ -80,8 +86,7 @@ func (f *fakeAgent) effective() policy.Effective {
 }
 
 func (f *fakeAgent) Report(context.Context) health.Report {
-	f.mu.Lock()
-	defer f.mu.Unlock()
+	defer f.lock()()
 	e := f.effective()
 	r := health.Report{
 		Healthy: true, Licensed: true, EngineVersion: "1.0.1", EngineLoadStatus: "Engine load succeeded", AppVersion: "1.2.3",
@@ -104,8 +109,7 @@ func (f *fakeAgent) Report(context.Context) health.Report {
 }
 
 func (f *fakeAgent) ApplySetting(_ context.Context, name localapi.Setting, value string) error {
-	f.mu.Lock()
-	defer f.mu.Unlock()
+	defer f.lock()()
 	if f.refuse != nil {
 		return f.refuse
 	}
@@ -119,11 +123,13 @@ func (f *fakeAgent) ApplySetting(_ context.Context, name localapi.Setting, value
 }
 
 func (f *fakeAgent) SetTag(_ context.Context, tag policy.Tag) error {
+	defer f.lock()()
 	f.settings.Tags = []policy.Tag{tag}
 	return f.refuse
 }
 
 func (f *fakeAgent) RemoveTag(_ context.Context, key string) error {
+	defer f.lock()()
 	if !slices.ContainsFunc(f.settings.Tags, func(t policy.Tag) bool { return t.Key == key }) {
 		return fault.New(fault.NotFound, "there is no tag %q", key)
 	}
@@ -132,13 +138,18 @@ func (f *fakeAgent) RemoveTag(_ context.Context, key string) error {
 }
 
 func (f *fakeAgent) SetLogLevel(_ context.Context, level string) error {
+	defer f.lock()()
 	f.level = level
 	return nil
 }
 
-func (f *fakeAgent) Threats(context.Context) ([]localapi.Threat, error) { return f.threats, nil }
+func (f *fakeAgent) Threats(context.Context) ([]localapi.Threat, error) {
+	defer f.lock()()
+	return f.threats, nil
+}
 
 func (f *fakeAgent) Threat(_ context.Context, id string) (localapi.Threat, error) {
+	defer f.lock()()
 	for _, t := range f.threats {
 		if t.ID == id {
 			return t, nil
@@ -148,6 +159,7 @@ func (f *fakeAgent) Threat(_ context.Context, id string) (localapi.Threat, error
 }
 
 func (f *fakeAgent) AllowedThreats(context.Context) ([]localapi.AllowedThreat, error) {
+	defer f.lock()()
 	var all []localapi.AllowedThreat
 	for _, n := range f.allowed {
 		all = append(all, localapi.AllowedThreat{Name: n, Origin: policy.FromLocal})
@@ -156,11 +168,13 @@ func (f *fakeAgent) AllowedThreats(context.Context) ([]localapi.AllowedThreat, e
 }
 
 func (f *fakeAgent) AllowThreat(_ context.Context, name string) error {
+	defer f.lock()()
 	f.allowed = append(f.allowed, name)
 	return nil
 }
 
 func (f *fakeAgent) DisallowThreat(_ context.Context, name string) error {
+	defer f.lock()()
 	n := len(f.allowed)
 	if f.allowed = slices.DeleteFunc(f.allowed, func(s string) bool { return s == name }); len(f.allowed) == n {
 		return fault.New(fault.NotFound, "%q is not allowed", name)
@@ -169,6 +183,7 @@ func (f *fakeAgent) DisallowThreat(_ context.Context, name string) error {
 }
 
 func (f *fakeAgent) QuarantineObjects(context.Context) ([]localapi.QuarantineObject, error) {
+	defer f.lock()()
 	return f.quarantine, nil
 }
 
@@ -177,12 +192,14 @@ func (f *fakeAgent) QuarantineThreat(ctx context.Context, id string) (localapi.Q
 	if err != nil {
 		return localapi.QuarantineObject{}, err
 	}
+	defer f.lock()()
 	o := localapi.QuarantineObject{ID: t.ID, Threat: t.Name, Path: t.Path, QuarantinedTime: found}
 	f.quarantine = append(f.quarantine, o)
 	return o, nil
 }
 
 func (f *fakeAgent) RemoveQuarantined(_ context.Context, id string) error {
+	defer f.lock()()
 	n := len(f.quarantine)
 	f.quarantine = slices.DeleteFunc(f.quarantine, func(o localapi.QuarantineObject) bool { return o.ID == id })
 	if len(f.quarantine) == n {
@@ -192,12 +209,14 @@ func (f *fakeAgent) RemoveQuarantined(_ context.Context, id string) error {
 }
 
 func (f *fakeAgent) RemoveAllQuarantined(context.Context) (int, error) {
+	defer f.lock()()
 	n := len(f.quarantine)
 	f.quarantine = nil
 	return n, nil
 }
 
 func (f *fakeAgent) RestoreQuarantined(_ context.Context, req localapi.RestoreRequest) ([]localapi.Restored, error) {
+	defer f.lock()()
 	for _, o := range f.quarantine {
 		if o.ID == req.ID || o.Path == req.Path {
 			return []localapi.Restored{{ID: o.ID, Path: req.Destination + o.Path}}, nil
@@ -207,31 +226,30 @@ func (f *fakeAgent) RestoreQuarantined(_ context.Context, req localapi.RestoreRe
 }
 
 func (f *fakeAgent) StartScan(_ context.Context, req localapi.ScanRequest) (localapi.ScanJob, error) {
-	if f.refuse != nil {
-		return localapi.ScanJob{}, f.refuse
-	}
+	defer f.lock()()
 	job := localapi.ScanJob{ID: "scan-1", Type: req.Type, Path: req.Path, State: localapi.ScanQueued, StartTime: found}
-	f.mu.Lock()
-	defer f.mu.Unlock()
 	f.jobs = append([]localapi.ScanJob{job}, f.jobs...)
 	return job, nil
 }
 
 func (f *fakeAgent) WatchScan(ctx context.Context, id string, progress func(localapi.ScanJob) error) error {
 	send := func(state localapi.ScanJob) error {
-		f.mu.Lock()
+		unlock := f.lock()
 		job := f.jobs[0]
 		state.ID, state.Type, state.Path, state.StartTime = job.ID, job.Type, job.Path, job.StartTime
 		f.jobs[0] = state
-		f.mu.Unlock()
+		unlock()
 		return progress(state)
 	}
-	for _, state := range f.scan {
+	unlock := f.lock()
+	states, hold := f.scan, f.hold
+	unlock()
+	for _, state := range states {
 		if err := send(state); err != nil {
 			return err
 		}
 	}
-	if !f.hold {
+	if !hold {
 		return nil
 	}
 	select {
@@ -243,8 +261,7 @@ func (f *fakeAgent) WatchScan(ctx context.Context, id string, progress func(loca
 }
 
 func (f *fakeAgent) CancelScan(context.Context, string) (localapi.ScanJob, error) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
+	defer f.lock()()
 	if !f.hold {
 		return localapi.ScanJob{}, fault.New(fault.NotFound, "no scan is running")
 	}
@@ -253,12 +270,12 @@ func (f *fakeAgent) CancelScan(context.Context, string) (localapi.ScanJob, error
 }
 
 func (f *fakeAgent) ScanJobs(context.Context) ([]localapi.ScanJob, error) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
+	defer f.lock()()
 	return slices.Clone(f.jobs), nil
 }
 
 func (f *fakeAgent) Exclusions(context.Context) ([]localapi.Exclusion, error) {
+	defer f.lock()()
 	var all []localapi.Exclusion
 	for _, x := range f.managed.Exclusions {
 		all = append(all, localapi.Exclusion{Exclusion: x, Origin: policy.FromPolicy})
@@ -270,11 +287,13 @@ func (f *fakeAgent) Exclusions(context.Context) ([]localapi.Exclusion, error) {
 }
 
 func (f *fakeAgent) AddExclusion(_ context.Context, x policy.Exclusion) error {
+	defer f.lock()()
 	f.settings.Exclusions = append(f.settings.Exclusions, x)
 	return nil
 }
 
 func (f *fakeAgent) RemoveExclusion(_ context.Context, x policy.Exclusion) error {
+	defer f.lock()()
 	if slices.Contains(f.managed.Exclusions, x) {
 		return fault.New(fault.Managed, "the exclusion of %s comes from policy; remove it in the control plane", x.Value)
 	}
@@ -287,7 +306,10 @@ func (f *fakeAgent) RemoveExclusion(_ context.Context, x policy.Exclusion) error
 }
 
 func (f *fakeAgent) TestConnectivity(_ context.Context, step func(localapi.ConnectivityStep) error) error {
-	for _, s := range f.steps {
+	unlock := f.lock()
+	steps := slices.Clone(f.steps)
+	unlock()
+	for _, s := range steps {
 		if err := step(s); err != nil {
 			return err
 		}
@@ -296,6 +318,7 @@ func (f *fakeAgent) TestConnectivity(_ context.Context, step func(localapi.Conne
 }
 
 func (f *fakeAgent) Enrol(_ context.Context, req localapi.EnrolRequest) (localapi.EnrolResult, error) {
+	defer f.lock()()
 	switch {
 	case f.enrolled && !req.Force:
 		return localapi.EnrolResult{}, fault.New(fault.Conflict, "this device is enrolled already; --force enrols it anew")
