@@ -79,6 +79,7 @@ type Status struct {
 // WatchStatus is the state of the sensitive-file watch.
 type WatchStatus struct {
 	On          bool
+	Searched    bool     // the first search for existing files is done
 	Files       int      // files watched
 	Folders     int      // folders whose children are watched
 	Filesystems []string // where new sensitive files are noticed

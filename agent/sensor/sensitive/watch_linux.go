@@ -1,0 +1,505 @@
+package sensitive
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"komainu/agent/sensor/procfs"
+	"komainu/event"
+)
+
+const (
+	// maxFiles and maxFolders bound the marks, each of which keeps an inode in
+	// the kernel's memory.
+	maxFiles   = 8192
+	maxFolders = 2048
+	// again is the least time between two searches that a full queue asks for.
+	again = time.Minute
+	// repeat is how long further opens of one file by one process are counted
+	// only.
+	repeat = time.Second
+)
+
+// Config says what to watch.
+type Config struct {
+	Filesystems []string // mount points
+	Users       *procfs.Users
+	Roots       []string // folders to search, beside the homes
+	Log         *slog.Logger
+}
+
+// Open is an open of a sensitive file.
+type Open struct {
+	PID  event.PID // 0 for a process outside of the agent's pid namespace
+	Time time.Time
+	File *event.File
+}
+
+// Watch holds the marks. Make one with New.
+type Watch struct {
+	cfg   Config
+	files int // group of marks on files and folders
+	names int // group of marks on filesystems, -1 without
+	wake  int
+
+	mu          sync.Mutex
+	filesystems []string
+	changed     bool // filesystems are new
+	state       State
+
+	// Only Run uses these.
+	marked  map[inode]string // path by which it was marked
+	folders map[inode]bool
+	mounts  map[[fsidSize]byte]string
+	devices map[uint64]bool
+	recent  map[opening]time.Time
+	lost    uint64
+	missed  bool      // something may have appeared unseen since
+	looked  time.Time // the last search
+
+	repeated, unread atomic.Uint64
+}
+
+// State is what a watch covers.
+type State struct {
+	Files, Folders int
+	Filesystems    []string // where new names are noticed
+	Searched       bool     // the first search is done
+	Reason         string
+}
+
+type inode struct{ dev, ino uint64 }
+
+type opening struct {
+	inode
+	pid int32
+}
+
+// New opens the fanotify groups.
+func New(cfg Config) (*Watch, error) {
+	files, err := unix.FanotifyInit(unix.FAN_CLASS_NOTIF|unix.FAN_CLOEXEC|unix.FAN_NONBLOCK,
+		unix.O_RDONLY|unix.O_LARGEFILE|unix.O_CLOEXEC|unix.O_NONBLOCK|unix.O_NOATIME)
+	if err != nil {
+		return nil, fmt.Errorf("open a fanotify group: %w", err)
+	}
+	w := &Watch{cfg: cfg, files: files, names: -1, wake: -1, filesystems: cfg.Filesystems, changed: true}
+	w.names, err = unix.FanotifyInit(unix.FAN_CLASS_NOTIF|unix.FAN_REPORT_DFID_NAME|unix.FAN_CLOEXEC|unix.FAN_NONBLOCK, 0)
+	if err != nil {
+		w.names = -1
+	}
+	w.wake, err = unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
+	if err != nil {
+		w.Close()
+		return nil, fmt.Errorf("make an eventfd: %w", err)
+	}
+	return w, nil
+}
+
+// Close removes all marks. Run must have ended.
+func (w *Watch) Close() error {
+	var errs []error
+	for _, fd := range []*int{&w.files, &w.names, &w.wake} {
+		if *fd >= 0 {
+			errs = append(errs, unix.Close(*fd))
+			*fd = -1
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// SetFilesystems replaces the mount points and searches again.
+func (w *Watch) SetFilesystems(mounts []string) {
+	w.mu.Lock()
+	w.filesystems, w.changed = slices.Clone(mounts), true
+	w.mu.Unlock()
+	w.interrupt()
+}
+
+// State returns what is covered now.
+func (w *Watch) State() State {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.state
+}
+
+// Repeated counts opens that were left out because the same process had the
+// same file open within the last second.
+func (w *Watch) Repeated() uint64 { return w.repeated.Load() }
+
+func (w *Watch) interrupt() {
+	_, _ = unix.Write(w.wake, []byte{1, 0, 0, 0, 0, 0, 0, 0}) // a full eventfd wakes as well
+}
+
+// Run watches until ctx ends. It calls opened for opens of sensitive files and
+// overflow with the number of times that the kernel's queue was full.
+func (w *Watch) Run(ctx context.Context, opened func(Open), overflow func(times uint64)) error {
+	stop := context.AfterFunc(ctx, w.interrupt)
+	defer stop()
+	buffer := make([]byte, 64<<10)
+	for ctx.Err() == nil {
+		wait := w.refresh()
+		fds := []unix.PollFd{{Fd: int32(w.wake), Events: unix.POLLIN}, {Fd: int32(w.files), Events: unix.POLLIN}, {Fd: int32(w.names), Events: unix.POLLIN}}
+		if _, err := unix.Poll(fds, wait); err != nil && !errors.Is(err, unix.EINTR) {
+			return fmt.Errorf("wait for opens: %w", err)
+		}
+		_, _ = unix.Read(w.wake, buffer[:8]) // empty it; EAGAIN means that it is
+		if err := w.drain(w.names, buffer, w.appeared); err != nil {
+			return err
+		}
+		if err := w.drain(w.files, buffer, func(n notice) { w.opened(n, opened) }); err != nil {
+			return err
+		}
+		if w.lost != 0 {
+			overflow(w.lost)
+			w.lost, w.missed = 0, true
+		}
+	}
+	return nil
+}
+
+// drain reads a group until it is empty.
+func (w *Watch) drain(group int, buffer []byte, f func(notice)) error {
+	for group >= 0 {
+		n, err := unix.Read(group, buffer)
+		switch {
+		case errors.Is(err, unix.EAGAIN):
+			return nil
+		case errors.Is(err, unix.EINTR):
+			continue
+		case errors.Is(err, unix.EINVAL), errors.Is(err, unix.EBADF), errors.Is(err, unix.EFAULT):
+			return fmt.Errorf("read opens: %w", err)
+		case err != nil: // the file of one event could not be opened, the event is gone
+			w.unread.Add(1)
+			w.lost++
+			continue
+		}
+		if err := parse(buffer[:n], f); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// opened handles an event of the group of files. Its file descriptor is ours
+// to close.
+func (w *Watch) opened(n notice, report func(Open)) {
+	if n.overflow {
+		w.lost++
+		return
+	}
+	if n.fd < 0 {
+		return
+	}
+	defer unix.Close(int(n.fd))
+	var st unix.Stat_t
+	if err := unix.Fstat(int(n.fd), &st); err != nil || st.Mode&unix.S_IFMT != unix.S_IFREG {
+		return
+	}
+	now := time.Now()
+	key := opening{inode{st.Dev, st.Ino}, n.pid}
+	if last, ok := w.recent[key]; ok && now.Sub(last) < repeat {
+		w.repeated.Add(1)
+		return
+	}
+	path, err := os.Readlink("/proc/self/fd/" + strconv.Itoa(int(n.fd)))
+	if err != nil {
+		return
+	}
+	class, byContent := Classify(path)
+	if class == event.NotSensitive { // it was when it was marked, or a link was opened
+		if path, ok := w.marked[key.inode]; ok {
+			class, byContent = Classify(path)
+		}
+	}
+	if byContent {
+		content := make([]byte, sample)
+		size, _ := unix.Pread(int(n.fd), content, 0)
+		if !HoldsKey(content[:max(size, 0)]) {
+			if size > 0 {
+				w.unmark(int(n.fd), key.inode)
+			}
+			return
+		}
+	}
+	if class == event.NotSensitive {
+		return
+	}
+	if len(w.recent) >= 4096 {
+		clear(w.recent)
+	}
+	w.recent[key] = now
+	file := procfs.FileOf(path, &st)
+	file.Sensitive = class
+	report(Open{PID: event.PID(max(n.pid, 0)), Time: now.UTC(), File: file})
+}
+
+// unmark forgets a file that turned out to hold no key.
+func (w *Watch) unmark(fd int, key inode) {
+	if _, ok := w.marked[key]; ok {
+		_ = unix.FanotifyMark(w.files, unix.FAN_MARK_REMOVE, unix.FAN_OPEN, fd, "") // gone is as good
+		delete(w.marked, key)
+		w.publish()
+	}
+}
+
+// appeared handles an event of the group of names.
+func (w *Watch) appeared(n notice) {
+	if n.overflow {
+		w.lost++
+		return
+	}
+	if !maybe(n.name) {
+		return
+	}
+	mount, ok := w.mounts[n.fsid]
+	if !ok {
+		return
+	}
+	folder, err := folderOf(mount, n.handleType, n.handle)
+	if err != nil { // it is gone again
+		return
+	}
+	path := filepath.Join(folder, n.name)
+	if n.mask&unix.FAN_ONDIR != 0 {
+		if IsFolder(path) {
+			w.search(path, 2, 1000)
+			w.publish()
+		}
+		return
+	}
+	if w.consider(path) {
+		w.publish()
+	}
+}
+
+// folderOf finds the path of a folder by its handle. The mount point is opened
+// for a moment only, because an open folder would keep it from being
+// unmounted.
+func folderOf(mount string, handleType int32, handle []byte) (string, error) {
+	at, err := unix.Open(mount, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return "", err
+	}
+	defer unix.Close(at)
+	fd, err := unix.OpenByHandleAt(at, unix.NewFileHandle(handleType, handle), unix.O_PATH|unix.O_CLOEXEC)
+	if err != nil {
+		return "", err
+	}
+	defer unix.Close(fd)
+	return os.Readlink("/proc/self/fd/" + strconv.Itoa(fd))
+}
+
+// refresh marks filesystems that are new, and searches when they are or when
+// something was missed. It returns the milliseconds until it wants to be called
+// again, -1 for never.
+func (w *Watch) refresh() int {
+	w.mu.Lock()
+	changed, mounts := w.changed, w.filesystems
+	w.changed = false
+	w.mu.Unlock()
+	switch {
+	case changed:
+		w.remark(mounts)
+	case !w.missed:
+		return -1
+	case time.Since(w.looked) < again:
+		return int((again - time.Since(w.looked)).Milliseconds()) + 1
+	}
+	w.missed, w.looked = false, time.Now()
+	for _, account := range w.cfg.Users.Accounts() {
+		if filepath.IsAbs(account.Home) && !slices.Contains(notHomes, filepath.Clean(account.Home)) {
+			w.search(account.Home, 6, 20_000)
+		}
+	}
+	for _, root := range w.cfg.Roots {
+		w.search(root, 6, 30_000)
+	}
+	w.mu.Lock()
+	w.state.Searched = true
+	w.mu.Unlock()
+	w.publish()
+	return -1
+}
+
+// notHomes are homes of system accounts that hold no secrets of theirs.
+var notHomes = []string{"/", "/bin", "/dev", "/nonexistent", "/proc", "/sbin", "/usr/bin", "/usr/sbin", "/var/run", "/run"}
+
+// remark drops all marks and marks the filesystems.
+func (w *Watch) remark(mounts []string) {
+	_ = unix.FanotifyMark(w.files, unix.FAN_MARK_FLUSH, 0, unix.AT_FDCWD, "/") // there is nothing to fail
+	if w.names >= 0 {
+		_ = unix.FanotifyMark(w.names, unix.FAN_MARK_FLUSH|unix.FAN_MARK_FILESYSTEM, 0, unix.AT_FDCWD, "/")
+	}
+	w.marked, w.folders = map[inode]string{}, map[inode]bool{}
+	w.mounts, w.devices = map[[fsidSize]byte]string{}, map[uint64]bool{}
+	w.recent = map[opening]time.Time{}
+	var errs []error
+	var heard []string
+	for _, mount := range mounts {
+		if err := w.cover(mount); err != nil {
+			errs = append(errs, err)
+		} else {
+			heard = append(heard, mount)
+		}
+	}
+	if len(mounts) == 0 {
+		errs = append(errs, errors.New("no filesystem is given to watch"))
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.state.Filesystems, w.state.Reason = heard, ""
+	if err := errors.Join(errs...); err != nil {
+		w.state.Reason = err.Error()
+	}
+}
+
+// cover lets files of a filesystem be marked, and new names be heard of.
+func (w *Watch) cover(mount string) error {
+	var st unix.Stat_t
+	if err := unix.Stat(mount, &st); err != nil {
+		return fmt.Errorf("watch %s: %w", mount, err)
+	}
+	w.devices[st.Dev] = true
+	if w.names < 0 {
+		return fmt.Errorf("watch new names on %s: needs Linux 5.9", mount)
+	}
+	var vfs unix.Statfs_t
+	if err := unix.Statfs(mount, &vfs); err != nil {
+		return fmt.Errorf("watch %s: %w", mount, err)
+	}
+	err := unix.FanotifyMark(w.names, unix.FAN_MARK_ADD|unix.FAN_MARK_FILESYSTEM,
+		unix.FAN_CREATE|unix.FAN_MOVED_TO|unix.FAN_ONDIR, unix.AT_FDCWD, mount)
+	if err != nil {
+		return fmt.Errorf("watch new names on %s: %w", mount, err)
+	}
+	w.mounts[fsid(vfs.Fsid)] = mount
+	return nil
+}
+
+func fsid(f unix.Fsid) (id [fsidSize]byte) {
+	binary.NativeEndian.PutUint32(id[:], uint32(f.Val[0]))
+	binary.NativeEndian.PutUint32(id[4:], uint32(f.Val[1]))
+	return id
+}
+
+// search looks for sensitive files below a folder, as deep and for as many
+// names as given.
+func (w *Watch) search(root string, depth, budget int) {
+	root = filepath.Clean(root)
+	level := []string{root}
+	for ; depth > 0 && len(level) != 0; depth-- {
+		var next []string
+		for _, folder := range level {
+			entries, err := os.ReadDir(folder)
+			if err != nil {
+				continue // not there, or not ours to read
+			}
+			if IsFolder(folder) {
+				w.markFolder(folder)
+			}
+			for _, e := range entries {
+				if budget--; budget < 0 {
+					w.cfg.Log.Info("search for sensitive files ends early", "folder", root)
+					return
+				}
+				path := filepath.Join(folder, e.Name())
+				switch {
+				case e.Type().IsRegular() && maybe(e.Name()):
+					w.consider(path)
+				case e.IsDir() && e.Name() != "node_modules" && e.Name() != ".git" && e.Name() != ".cache":
+					next = append(next, path)
+				}
+			}
+		}
+		level = next
+	}
+}
+
+// consider marks a file if it is sensitive. It reports whether it did.
+func (w *Watch) consider(path string) bool {
+	class, byContent := Classify(path)
+	if class == event.NotSensitive || !w.room() {
+		return false
+	}
+	fd, err := unix.Open(path, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return false
+	}
+	defer unix.Close(fd)
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil || st.Mode&unix.S_IFMT != unix.S_IFREG || !w.devices[st.Dev] {
+		return false
+	}
+	key, name := inode{st.Dev, st.Ino}, "/proc/self/fd/"+strconv.Itoa(fd)
+	if byContent && st.Size > 0 && !keyIn(name) {
+		return false
+	}
+	if err := unix.FanotifyMark(w.files, unix.FAN_MARK_ADD, unix.FAN_OPEN, unix.AT_FDCWD, name); err != nil {
+		w.cfg.Log.Debug("mark a sensitive file", "path", path, "error", err)
+		return false
+	}
+	w.marked[key] = path
+	return true
+}
+
+func (w *Watch) markFolder(path string) {
+	var st unix.Stat_t
+	if len(w.folders) >= maxFolders || unix.Lstat(path, &st) != nil || st.Mode&unix.S_IFMT != unix.S_IFDIR || !w.devices[st.Dev] {
+		return
+	}
+	if err := unix.FanotifyMark(w.files, unix.FAN_MARK_ADD|unix.FAN_MARK_DONT_FOLLOW|unix.FAN_MARK_ONLYDIR,
+		unix.FAN_OPEN|unix.FAN_EVENT_ON_CHILD, unix.AT_FDCWD, path); err == nil {
+		w.folders[inode{st.Dev, st.Ino}] = true
+	}
+}
+
+// room makes room for another mark by forgetting files that are no longer
+// where they were marked.
+func (w *Watch) room() bool {
+	if len(w.marked) < maxFiles {
+		return true
+	}
+	for key, path := range w.marked {
+		var st unix.Stat_t
+		if err := unix.Lstat(path, &st); err != nil && errors.Is(err, fs.ErrNotExist) || st.Ino != key.ino {
+			delete(w.marked, key)
+		}
+	}
+	if len(w.marked) < maxFiles*9/10 {
+		return true
+	}
+	w.mu.Lock()
+	w.state.Reason = fmt.Sprintf("more than %d sensitive files; further ones are not watched", maxFiles)
+	w.mu.Unlock()
+	return false
+}
+
+func (w *Watch) publish() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.state.Files, w.state.Folders = len(w.marked), len(w.folders)
+}
+
+func keyIn(name string) bool {
+	file, err := os.Open(name)
+	if err != nil {
+		return false
+	}
+	defer file.Close()
+	content := make([]byte, sample)
+	n, _ := file.ReadAt(content, 0) // a short file ends with EOF
+	return HoldsKey(content[:n])
+}
