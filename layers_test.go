@@ -36,7 +36,8 @@ var layers = []layer{
 	{"health", nil},
 	{"fault", nil},
 	{"finding", []string{"event"}},
-	{"wire", []string{"event", "finding", "policy", "health", "fault"}},
+	{"wire", []string{"wire/", "event", "finding", "policy", "health", "fault"}},
+	{"wire/", nil}, // generated
 	{"internal/", nil},
 	{"content/", nil},
 
