@@ -1,0 +1,180 @@
+// Package db opens the relational state of the control plane and brings its
+// schema up to date.
+//
+// Every slice owns its tables and embeds its migrations as numbered SQL files
+// (NNNNN_slice_what.sql, append only); Migrate applies the files of all slices
+// in the order of their numbers. A database that a newer version has migrated
+// is refused, and a migration that fails leaves the schema as it was before
+// that file.
+package db
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/url"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing/fstest"
+
+	"github.com/pressly/goose/v3"
+	"github.com/uptrace/bun"
+	"github.com/uptrace/bun/dialect/sqlitedialect"
+	"modernc.org/sqlite"
+
+	"komainu/fault"
+)
+
+// File is the name of the database in the state folder.
+const File = "state.db"
+
+// Open opens or creates the database in a folder. Writers wait for each
+// other up to five seconds. A commit is on disk when it returns: WAL with
+// synchronous=FULL, because enrolments and revocations must not come undone.
+func Open(dir string) (*bun.DB, error) {
+	return open("file:" + (&url.URL{Path: filepath.Join(dir, File)}).EscapedPath() + "?" + pragmas("journal_mode(WAL)", "synchronous(FULL)"))
+}
+
+// OpenMemory opens a database that lives as long as the handle, for tests.
+func OpenMemory() (*bun.DB, error) {
+	b, err := open("file::memory:?" + pragmas())
+	if err == nil {
+		b.SetMaxOpenConns(1) // each connection would be a database of its own
+	}
+	return b, err
+}
+
+func pragmas(more ...string) string {
+	v := url.Values{"_txlock": {"immediate"}}
+	for _, p := range append([]string{"foreign_keys(1)", "busy_timeout(5000)"}, more...) {
+		v.Add("_pragma", p)
+	}
+	return v.Encode()
+}
+
+func open(dsn string) (*bun.DB, error) {
+	s, err := sql.Open("sqlite", dsn)
+	if err != nil {
+		return nil, fmt.Errorf("open state: %w", err)
+	}
+	// SQLite has one writer; a few readers more are enough for one process.
+	s.SetMaxOpenConns(4)
+	if err := s.Ping(); err != nil {
+		return nil, errors.Join(Explain(fmt.Errorf("open the state: %w", err)), s.Close())
+	}
+	return bun.NewDB(s, sqlitedialect.New()), nil
+}
+
+// Migrate applies what is missing of the migrations of all slices.
+func Migrate(ctx context.Context, b *bun.DB, slicesOf ...fs.FS) error {
+	all, err := merge(slicesOf)
+	if err != nil {
+		return err
+	}
+	// Slices number their files in ranges of their own, so a new file of one
+	// slice may come before an applied one of another.
+	p, err := goose.NewProvider(goose.DialectSQLite3, b.DB, all, goose.WithAllowOutofOrder(true))
+	if err != nil {
+		return fmt.Errorf("read migrations: %w", err)
+	}
+	if err := knows(ctx, b, p); err != nil {
+		return err
+	}
+	if _, err := p.Up(ctx); err != nil {
+		return Explain(fmt.Errorf("migrate the state: %w", err))
+	}
+	return nil
+}
+
+// knows refuses a database with a migration that this version does not have.
+func knows(ctx context.Context, b *bun.DB, p *goose.Provider) error {
+	var tables int
+	if err := b.NewRaw("SELECT count(*) FROM sqlite_master WHERE name = 'goose_db_version'").Scan(ctx, &tables); err != nil {
+		return Explain(fmt.Errorf("read the version of the state: %w", err))
+	}
+	if tables == 0 {
+		return nil
+	}
+	var applied []int64
+	if err := b.NewRaw("SELECT version_id FROM goose_db_version WHERE is_applied AND version_id > 0 ORDER BY version_id").Scan(ctx, &applied); err != nil {
+		return Explain(fmt.Errorf("read the version of the state: %w", err))
+	}
+	for _, v := range applied {
+		if !slices.ContainsFunc(p.ListSources(), func(s *goose.Source) bool { return s.Version == v }) {
+			return fault.New(fault.Conflict, "the state was written by a newer version (migration %05d is not known here); run that version, or restore a backup made before it", v)
+		}
+	}
+	return nil
+}
+
+// merge lays the files of all slices into one folder; a number that two of
+// them use is a mistake of ours.
+func merge(list []fs.FS) (fs.FS, error) {
+	all := fstest.MapFS{}
+	numbers := map[string]string{}
+	for _, f := range list {
+		names, err := fs.Glob(f, "migrations/*.sql")
+		if err != nil {
+			return nil, err
+		}
+		slices.Sort(names)
+		for _, name := range names {
+			text, err := fs.ReadFile(f, name)
+			if err != nil {
+				return nil, err
+			}
+			base := filepath.Base(name)
+			number, _, _ := strings.Cut(base, "_")
+			if other, taken := numbers[number]; taken {
+				return nil, fmt.Errorf("migrations %s and %s have the same number", other, base)
+			}
+			numbers[number] = base
+			all[base] = &fstest.MapFile{Data: text, Mode: 0o444}
+		}
+	}
+	return all, nil
+}
+
+// NotFound turns the database's "no rows" into a fault that names what is
+// missing, and passes other errors on.
+func NotFound(err error, what string, id any) error {
+	if errors.Is(err, sql.ErrNoRows) {
+		return fault.New(fault.NotFound, "there is no %s %v", what, id)
+	}
+	return err
+}
+
+// SQLite's primary result codes that an administrator can do something about.
+const (
+	codeBusy     = 5
+	codeIO       = 10
+	codeCorrupt  = 11
+	codeFull     = 13
+	codeCantOpen = 14
+	codeNotDB    = 26
+)
+
+// Explain gives errors of the database that an administrator can act on a kind
+// and a message; every other error passes unchanged.
+func Explain(err error) error {
+	e, ok := errors.AsType[*sqlite.Error](err)
+	if !ok {
+		return err
+	}
+	switch e.Code() & 0xff {
+	case codeFull:
+		return fault.Wrap(fault.Exhausted, err, "the disk that holds the state is full; free some space and try again, nothing was changed")
+	case codeBusy:
+		return fault.Wrap(fault.Unavailable, err, "the state is busy; try again")
+	case codeIO:
+		return fault.Wrap(fault.Unavailable, err, "the disk that holds the state fails; look at the kernel's log")
+	case codeCorrupt, codeNotDB:
+		return fault.Wrap(fault.Unavailable, err, "the state is damaged; restore a backup")
+	case codeCantOpen:
+		return fault.Wrap(fault.Unavailable, err, "the state cannot be opened; check that the state folder exists and that this user may write to it")
+	}
+	return err
+}
