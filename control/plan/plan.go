@@ -1,0 +1,320 @@
+// Package plan holds environments, the plan and the settings of each, and
+// composes from them the policy of a device.
+//
+// Saving a plan is one step with a version: who saves over somebody else's
+// change is told so. The version of an environment is the version of the
+// policies that follow from it, so every change reaches the agents and none
+// of them goes back.
+package plan
+
+import (
+	"context"
+	"crypto/ed25519"
+	"embed"
+	"time"
+
+	"github.com/uptrace/bun"
+
+	"komainu/control/db"
+	"komainu/control/rest"
+	"komainu/fault"
+	"komainu/policy"
+)
+
+// Migrations are the tables of this package.
+//
+//go:embed migrations
+var Migrations embed.FS
+
+type row struct {
+	bun.BaseModel `bun:"table:environments"`
+
+	ID             string `bun:",pk"`
+	OrganizationID string
+	Name           string
+	Kind           string
+	CreatedAt      time.Time
+	Servers        bool
+	Tier           policy.Tier
+	Settings       map[string]bool         `bun:"type:json"`
+	Filesystems    []policy.FilesystemRule `bun:"type:json"`
+	Version        uint64
+	UpdatedAt      time.Time
+	UpdatedBy      string
+}
+
+// Counts are the devices of an environment.
+type Counts struct {
+	Total     int `json:"total"`
+	Active    int `json:"active"`
+	Protected int `json:"protected"`
+}
+
+// Environment is the scope of a plan.
+type Environment struct {
+	ID        string      `json:"id"`
+	Name      string      `json:"name"`
+	Kind      string      `json:"kind"`
+	CreatedAt time.Time   `json:"createdAt"`
+	Plan      policy.Tier `json:"plan" doc:"off, P1 or P2"`
+	Devices   Counts      `json:"devices"`
+}
+
+// Setting is a setting of a plan as the page shows it.
+type Setting struct {
+	ID          string        `json:"id"`
+	Name        string        `json:"name"`
+	Enabled     bool          `json:"enabled"`
+	Default     bool          `json:"default"`
+	AvailableIn []policy.Tier `json:"availableIn"`
+	Engine      bool          `json:"engine" doc:"whether this version has it"`
+	Changeable  bool          `json:"changeable"`
+	Reason      string        `json:"reason" doc:"why it cannot be changed: plan_off, requires_p2, not_in_this_version, or empty"`
+}
+
+// Settings are the plan of an environment.
+type Settings struct {
+	Environment string                  `json:"environment"`
+	Servers     bool                    `json:"servers"`
+	Tier        policy.Tier             `json:"tier"`
+	Version     uint64                  `json:"version"`
+	UpdatedAt   time.Time               `json:"updatedAt"`
+	UpdatedBy   string                  `json:"updatedBy"`
+	Settings    []Setting               `json:"settings"`
+	Filesystems []policy.FilesystemRule `json:"filesystems" doc:"modes of filesystems; empty: all local ones block"`
+}
+
+// Change is what somebody saves.
+type Change struct {
+	Version     uint64                  `json:"version" doc:"version that the change is based on"`
+	Servers     bool                    `json:"servers"`
+	Tier        policy.Tier             `json:"tier" enum:"P1,P2"`
+	Settings    map[string]bool         `json:"settings,omitempty" doc:"settings by id; one that is not named stays"`
+	Filesystems []policy.FilesystemRule `json:"filesystems,omitempty" required:"false"`
+}
+
+// Plans holds environments and their plans. It is safe for concurrent use.
+type Plans struct {
+	db  *bun.DB
+	key ed25519.PrivateKey
+	now func() time.Time
+}
+
+// New returns the plans over a migrated database; key signs policies.
+func New(d *bun.DB, key ed25519.PrivateKey) *Plans {
+	return &Plans{db: d, key: key, now: time.Now}
+}
+
+// Begin makes a first environment when there is none.
+func (p *Plans) Begin(ctx context.Context, organization, name string) error {
+	n, err := p.db.NewSelect().Model((*row)(nil)).Count(ctx)
+	if err == nil && n == 0 {
+		_, err = p.Create(ctx, organization, name, "")
+	}
+	return err
+}
+
+// Create makes an environment, with the plan off.
+func (p *Plans) Create(ctx context.Context, organization, name, by string) (Environment, error) {
+	if name == "" || len([]rune(name)) > 100 {
+		return Environment{}, fault.New(fault.Invalid, "an environment's name has 1 to 100 characters")
+	}
+	now := p.now().UTC()
+	e := row{ID: rest.NewID(), OrganizationID: organization, Name: name, Kind: "onprem", CreatedAt: now, Tier: policy.P2,
+		Settings: map[string]bool{}, Filesystems: []policy.FilesystemRule{}, Version: 1, UpdatedAt: now, UpdatedBy: by}
+	n, err := p.db.NewSelect().Model((*row)(nil)).Where("organization_id = ? AND name = ?", organization, name).Count(ctx)
+	if err == nil && n > 0 {
+		err = fault.New(fault.Conflict, "there is an environment %q already", name)
+	}
+	if err != nil {
+		return Environment{}, err
+	}
+	_, err = p.db.NewInsert().Model(&e).Exec(ctx)
+	return e.view(), err
+}
+
+// List returns the environments by name. Counts are filled in by the caller.
+func (p *Plans) List(ctx context.Context, organization string) ([]Environment, error) {
+	var rows []row
+	if err := p.db.NewSelect().Model(&rows).Where("organization_id = ?", organization).Order("name").Scan(ctx); err != nil {
+		return nil, err
+	}
+	list := make([]Environment, len(rows))
+	for i := range rows {
+		list[i] = rows[i].view()
+	}
+	return list, nil
+}
+
+// Get returns one environment of an organization.
+func (p *Plans) Get(ctx context.Context, organization, id string) (Environment, error) {
+	e, err := p.row(ctx, p.db, organization, id)
+	return e.view(), err
+}
+
+func (p *Plans) row(ctx context.Context, d bun.IDB, organization, id string) (row, error) {
+	var e row
+	err := d.NewSelect().Model(&e).Where("id = ? AND organization_id = ?", id, organization).Scan(ctx)
+	return e, db.NotFound(err, "environment", id)
+}
+
+func (e *row) view() Environment {
+	return Environment{ID: e.ID, Name: e.Name, Kind: e.Kind, CreatedAt: e.CreatedAt, Plan: e.plan()}
+}
+
+func (e *row) plan() policy.Tier {
+	if !e.Servers {
+		return policy.Off
+	}
+	return e.Tier
+}
+
+// enabled returns whether a setting is in effect.
+func (e *row) enabled(c Capability) bool {
+	if c.reason(e.Servers, e.Tier) != "" {
+		return false
+	}
+	if on, chosen := e.Settings[c.ID]; chosen {
+		return on
+	}
+	return c.Default
+}
+
+// Settings returns the plan of an environment.
+func (p *Plans) Settings(ctx context.Context, organization, id string) (Settings, error) {
+	e, err := p.row(ctx, p.db, organization, id)
+	if err != nil {
+		return Settings{}, err
+	}
+	return e.settings(), nil
+}
+
+func (e *row) settings() Settings {
+	s := Settings{Environment: e.ID, Servers: e.Servers, Tier: e.Tier, Version: e.Version, UpdatedAt: e.UpdatedAt, UpdatedBy: e.UpdatedBy, Filesystems: e.Filesystems}
+	if s.Filesystems == nil {
+		s.Filesystems = []policy.FilesystemRule{}
+	}
+	for _, c := range capabilities {
+		if !c.Setting {
+			continue
+		}
+		reason := c.reason(e.Servers, e.Tier)
+		s.Settings = append(s.Settings, Setting{ID: c.ID, Name: c.Name, Enabled: e.enabled(c), Default: c.Default, AvailableIn: c.Tiers,
+			Engine: c.Engine, Changeable: reason == "", Reason: reason})
+	}
+	return s
+}
+
+// Save changes the plan of an environment. It refuses a stale version, and a
+// setting that cannot be switched on.
+func (p *Plans) Save(ctx context.Context, organization, id, by string, c Change) (Settings, error) {
+	var e row
+	err := p.db.RunInTx(ctx, nil, func(ctx context.Context, tx bun.Tx) error {
+		var err error
+		if e, err = p.row(ctx, tx, organization, id); err != nil {
+			return err
+		}
+		if c.Version != e.Version {
+			return fault.New(fault.Conflict, "the plan was changed meanwhile by %s (version %d, yours was %d); reload the page and change it again", nobody(e.UpdatedBy), e.Version, c.Version)
+		}
+		if c.Tier != policy.P1 && c.Tier != policy.P2 {
+			return fault.New(fault.Invalid, "tier %q: want P1 or P2", c.Tier)
+		}
+		e.Servers, e.Tier = c.Servers, c.Tier
+		if e.Settings == nil {
+			e.Settings = map[string]bool{}
+		}
+		if err := e.choose(c.Settings); err != nil {
+			return err
+		}
+		if c.Filesystems != nil {
+			rules := policy.Settings{Filesystems: c.Filesystems}
+			if err := rules.Validate(); err != nil {
+				return fault.New(fault.Invalid, "%w", err)
+			}
+			e.Filesystems = c.Filesystems
+		}
+		e.Version, e.UpdatedAt, e.UpdatedBy = e.Version+1, p.now().UTC(), by
+		_, err = tx.NewUpdate().Model(&e).WherePK().Exec(ctx)
+		return err
+	})
+	if err != nil {
+		return Settings{}, err
+	}
+	return e.settings(), nil
+}
+
+func nobody(name string) string {
+	if name == "" {
+		return "somebody"
+	}
+	return name
+}
+
+// choose lays choices over the settings. What a lower tier does not have is
+// dropped, so that it comes back with its default under the higher one.
+func (e *row) choose(choices map[string]bool) error {
+	for _, c := range capabilities {
+		if on, chosen := choices[c.ID]; chosen && c.Setting {
+			if reason := c.reason(e.Servers, e.Tier); on && reason != "" && reason != ReasonPlanOff {
+				return fault.New(fault.Invalid, "%s cannot be switched on: %s", c.Name, explain(reason))
+			}
+			e.Settings[c.ID] = on
+		}
+		if !c.In(e.Tier) || !c.Engine {
+			delete(e.Settings, c.ID)
+		}
+	}
+	for id := range choices {
+		if !known(id) {
+			return fault.New(fault.Invalid, "there is no setting %q", id)
+		}
+	}
+	return nil
+}
+
+func known(id string) bool {
+	for _, c := range capabilities {
+		if c.ID == id && c.Setting {
+			return true
+		}
+	}
+	return false
+}
+
+func explain(reason string) string {
+	if reason == ReasonRequiresP2 {
+		return "it needs plan P2"
+	}
+	return "it is not available in this version"
+}
+
+// Policy composes and signs the policy of a device.
+func (p *Plans) Policy(ctx context.Context, organization, environment, device string) (policy.Signed, uint64, error) {
+	e, err := p.row(ctx, p.db, organization, environment)
+	if err != nil {
+		return policy.Signed{}, 0, err
+	}
+	protect := false
+	for _, c := range capabilities {
+		if c.ID == "endpoint_protection" {
+			protect = e.enabled(c)
+		}
+	}
+	doc := policy.Document{
+		Format: policy.Format, Version: e.Version, Organization: organization, Environment: e.ID, Device: device, IssuedAt: e.UpdatedAt,
+		Plan: e.plan(), Licensed: e.Servers,
+	}
+	if e.Servers && !protect {
+		// The plan is on, its protection is not: scans and the sensor remain.
+		doc.Managed.EnforcementLevel = new(policy.OnDemand)
+	}
+	if len(e.Filesystems) > 0 {
+		doc.Managed.Filesystems = e.Filesystems
+	}
+	if err := doc.Validate(); err != nil {
+		return policy.Signed{}, 0, err
+	}
+	signed, err := policy.Sign(&doc, p.key)
+	return signed, e.Version, err
+}
