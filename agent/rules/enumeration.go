@@ -145,8 +145,8 @@ func (r *enumeration) match(e *Engine, ev *event.Event, s *session, classes []st
 
 	m.others = participants
 	for _, p := range e.cfg.Tree.Descendants(scope, treeMax) { // who looked for what others then opened
-		if ev.Time.Sub(p.Started) <= enumerationWindow && !slices.ContainsFunc(m.others, func(q event.Process) bool { return q.Key.Same(p.Key) }) {
-			m.others = append(m.others, p)
+		if ev.Time.Sub(p.Started) <= enumerationWindow {
+			m.around = append(m.around, p)
 		}
 	}
 	m.summary = fmt.Sprintf("%d files with secrets of %d kinds (%s) were opened within %s by %s and %d further processes of its session. Nothing was blocked.",

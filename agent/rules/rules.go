@@ -62,7 +62,8 @@ type rule interface {
 // match is what a rule found.
 type match struct {
 	acting  event.Process
-	others  []event.Process // further processes that took part
+	others  []event.Process // further processes that did it
+	around  []event.Process // processes of the same run, for the tree alone
 	files   []event.File
 	events  []event.Event // before the one that was observed
 	summary string
@@ -164,7 +165,7 @@ func (e *Engine) finding(r named, m *match, ev *event.Event) finding.Finding {
 	acting := m.acting
 	f.Tree = append(f.Tree, acting)
 	f.Tree = append(f.Tree, e.cfg.Tree.Ancestors(acting.Key)...)
-	for _, p := range m.others {
+	for _, p := range slices.Concat(m.others, m.around) {
 		if len(f.Tree) < treeMax && !slices.ContainsFunc(f.Tree, func(q event.Process) bool { return q.Key.Same(p.Key) }) {
 			f.Tree = append(f.Tree, p)
 		}

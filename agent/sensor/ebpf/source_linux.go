@@ -115,6 +115,7 @@ func (s *Source) load(programs []string, pidns uint32) error {
 	}
 	if !slices.Contains(programs, "on_state") {
 		delete(spec.Maps, "owners")
+		delete(spec.Maps, "old_listeners")
 	}
 	if err := spec.Variables["agent_pidns"].Set(pidns); err != nil {
 		return fmt.Errorf("set the agent's pid namespace: %w", err)

@@ -7,8 +7,8 @@
 // hold nobody up, and ignore marks of other groups do not hide opens from it.
 //
 // A file is sensitive by its name and place, where only content tells (a
-// ".pem" can be a public certificate) by content. That it was opened is what
-// is noticed: the kernel does not say whether to read or to write.
+// ".pem" can be a public certificate) by content. Opens in order to write a
+// secret are left out as far as the kernel tells them apart.
 package sensitive
 
 import (

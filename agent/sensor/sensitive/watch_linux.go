@@ -28,6 +28,13 @@ const (
 	maxFolders = 2048
 	// again is the least time between two searches that a full queue asks for.
 	again = time.Minute
+	// undecided is how long an open waits for what follows it.
+	undecided    = 200 * time.Millisecond
+	maxUndecided = 1024
+	// written is how fresh a change must be to be that of the write that ended.
+	written = 2 * time.Second
+	// reads are the events of a mark.
+	reads = unix.FAN_OPEN | unix.FAN_ACCESS | unix.FAN_CLOSE_WRITE
 	// repeat is how long further opens of one file by one process are counted
 	// only.
 	repeat = time.Second
@@ -61,14 +68,15 @@ type Watch struct {
 	state       State
 
 	// Only Run uses these.
-	marked  map[inode]string // path by which it was marked
-	folders map[inode]bool
-	mounts  map[[fsidSize]byte]string
-	devices map[uint64]bool
-	recent  map[opening]time.Time
-	lost    uint64
-	missed  bool      // something may have appeared unseen since
-	looked  time.Time // the last search
+	marked    map[inode]string // path by which it was marked
+	folders   map[inode]bool
+	mounts    map[[fsidSize]byte]string
+	devices   map[uint64]bool
+	recent    map[opening]time.Time
+	undecided map[opening]Open
+	lost      uint64
+	missed    bool      // something may have appeared unseen since
+	looked    time.Time // the last search
 
 	repeated, unread atomic.Uint64
 }
@@ -151,6 +159,9 @@ func (w *Watch) Run(ctx context.Context, opened func(Open), overflow func(times 
 	buffer := make([]byte, 64<<10)
 	for ctx.Err() == nil {
 		wait := w.refresh()
+		if due := w.overdue(opened); due >= 0 && (wait < 0 || due < wait) {
+			wait = due
+		}
 		fds := []unix.PollFd{{Fd: int32(w.wake), Events: unix.POLLIN}, {Fd: int32(w.files), Events: unix.POLLIN}, {Fd: int32(w.names), Events: unix.POLLIN}}
 		if _, err := unix.Poll(fds, wait); err != nil && !errors.Is(err, unix.EINTR) {
 			return fmt.Errorf("wait for opens: %w", err)
@@ -195,6 +206,12 @@ func (w *Watch) drain(group int, buffer []byte, f func(notice)) error {
 
 // opened handles an event of the group of files. Its file descriptor is ours
 // to close.
+//
+// The kernel tells of opens, reads and ends of writing, but not what an open is
+// for. A read settles it. An open without one waits a moment: for the end of a
+// write, which with a change of the file means that a secret was written, not
+// looked for. What maps the file into memory reads without telling, so that an
+// open that nothing follows counts as a read.
 func (w *Watch) opened(n notice, report func(Open)) {
 	if n.overflow {
 		w.lost++
@@ -211,16 +228,66 @@ func (w *Watch) opened(n notice, report func(Open)) {
 	now := time.Now()
 	key := opening{inode{st.Dev, st.Ino}, n.pid}
 	if last, ok := w.recent[key]; ok && now.Sub(last) < repeat {
-		w.repeated.Add(1)
+		if n.mask&unix.FAN_OPEN != 0 {
+			w.repeated.Add(1)
+		}
 		return
 	}
+	before, waits := w.undecided[key]
+	if n.mask&unix.FAN_ACCESS == 0 && n.mask&unix.FAN_CLOSE_WRITE != 0 {
+		if changed := time.Unix(st.Mtim.Unix()); now.Sub(changed) < written {
+			delete(w.undecided, key)
+			return
+		}
+	}
+	o, ok := before, waits
+	if !waits {
+		o, ok = w.describe(n, &st, key.inode, now)
+	}
+	switch {
+	case !ok:
+	case n.mask&(unix.FAN_ACCESS|unix.FAN_CLOSE_WRITE) == 0 && len(w.undecided) < maxUndecided:
+		if !waits {
+			w.undecided[key] = o
+		}
+	default:
+		w.decide(key, o, report)
+	}
+}
+
+// decide reports an open as a read.
+func (w *Watch) decide(key opening, o Open, report func(Open)) {
+	delete(w.undecided, key)
+	if len(w.recent) >= 4096 {
+		clear(w.recent)
+	}
+	w.recent[key] = o.Time
+	report(o)
+}
+
+// overdue reports the opens that nothing followed in time. It returns the
+// milliseconds until the next one is due, -1 if none waits.
+func (w *Watch) overdue(report func(Open)) int {
+	next := -1
+	for key, o := range w.undecided {
+		if left := undecided - time.Since(o.Time); left <= 0 {
+			w.decide(key, o, report)
+		} else if ms := int(left.Milliseconds()) + 1; next < 0 || ms < next {
+			next = ms
+		}
+	}
+	return next
+}
+
+// describe says which file an event is about, and false if it is no secret.
+func (w *Watch) describe(n notice, st *unix.Stat_t, key inode, now time.Time) (Open, bool) {
 	path, err := os.Readlink("/proc/self/fd/" + strconv.Itoa(int(n.fd)))
 	if err != nil {
-		return
+		return Open{}, false
 	}
 	class, byContent := Classify(path)
-	if class == event.NotSensitive { // it was when it was marked, or a link was opened
-		if path, ok := w.marked[key.inode]; ok {
+	if class == event.NotSensitive { // it has another name by now, or a link was opened
+		if path, ok := w.marked[key]; ok {
 			class, byContent = Classify(path)
 		}
 	}
@@ -229,27 +296,23 @@ func (w *Watch) opened(n notice, report func(Open)) {
 		size, _ := unix.Pread(int(n.fd), content, 0)
 		if !HoldsKey(content[:max(size, 0)]) {
 			if size > 0 {
-				w.unmark(int(n.fd), key.inode)
+				w.unmark(int(n.fd), key)
 			}
-			return
+			return Open{}, false
 		}
 	}
 	if class == event.NotSensitive {
-		return
+		return Open{}, false
 	}
-	if len(w.recent) >= 4096 {
-		clear(w.recent)
-	}
-	w.recent[key] = now
-	file := procfs.FileOf(path, &st)
+	file := procfs.FileOf(path, st)
 	file.Sensitive = class
-	report(Open{PID: event.PID(max(n.pid, 0)), Time: now.UTC(), File: file})
+	return Open{PID: event.PID(max(n.pid, 0)), Time: now.UTC(), File: file}, true
 }
 
 // unmark forgets a file that turned out to hold no key.
 func (w *Watch) unmark(fd int, key inode) {
 	if _, ok := w.marked[key]; ok {
-		_ = unix.FanotifyMark(w.files, unix.FAN_MARK_REMOVE, unix.FAN_OPEN, fd, "") // gone is as good
+		_ = unix.FanotifyMark(w.files, unix.FAN_MARK_REMOVE, reads, fd, "") // gone is as good
 		delete(w.marked, key)
 		w.publish()
 	}
@@ -345,7 +408,7 @@ func (w *Watch) remark(mounts []string) {
 	}
 	w.marked, w.folders = map[inode]string{}, map[inode]bool{}
 	w.mounts, w.devices = map[[fsidSize]byte]string{}, map[uint64]bool{}
-	w.recent = map[opening]time.Time{}
+	w.recent, w.undecided = map[opening]time.Time{}, map[opening]Open{}
 	var errs []error
 	var heard []string
 	for _, mount := range mounts {
@@ -447,7 +510,7 @@ func (w *Watch) consider(path string) bool {
 	if byContent && st.Size > 0 && !keyIn(name) {
 		return false
 	}
-	if err := unix.FanotifyMark(w.files, unix.FAN_MARK_ADD, unix.FAN_OPEN, unix.AT_FDCWD, name); err != nil {
+	if err := unix.FanotifyMark(w.files, unix.FAN_MARK_ADD, reads, unix.AT_FDCWD, name); err != nil {
 		w.cfg.Log.Debug("mark a sensitive file", "path", path, "error", err)
 		return false
 	}
@@ -461,7 +524,7 @@ func (w *Watch) markFolder(path string) {
 		return
 	}
 	if err := unix.FanotifyMark(w.files, unix.FAN_MARK_ADD|unix.FAN_MARK_DONT_FOLLOW|unix.FAN_MARK_ONLYDIR,
-		unix.FAN_OPEN|unix.FAN_EVENT_ON_CHILD, unix.AT_FDCWD, path); err == nil {
+		reads|unix.FAN_EVENT_ON_CHILD, unix.AT_FDCWD, path); err == nil {
 		w.folders[inode{st.Dev, st.Ino}] = true
 	}
 }

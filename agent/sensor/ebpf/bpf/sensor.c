@@ -119,6 +119,17 @@ struct {
 	__type(value, struct owner);
 } owners SEC(".maps");
 
+/* Who listened with multipath TCP, which is what Go does, before the sensor
+ * was there: such a listener's connections come from another socket, which
+ * cannot be reached from it. By network namespace and port. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 4096);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, u64);
+	__type(value, struct owner);
+} old_listeners SEC(".maps");
+
 const volatile u32 agent_pidns = 0;
 const volatile u64 wake_bytes = 512 << 10;
 const volatile u64 wake_ns = 8000000;
@@ -415,6 +426,11 @@ static __always_inline int owner_of(struct owner *o, struct task_struct *task)
 	return o->pid != 0;
 }
 
+static __always_inline u64 listener_key(struct sock *sk)
+{
+	return (u64)BPF_CORE_READ(sk, __sk_common.skc_net.net, ns.inum) << 32 | sk->__sk_common.skc_num;
+}
+
 SEC("tp_btf/inet_sock_set_state")
 int on_state(u64 *ctx)
 {
@@ -424,6 +440,7 @@ int on_state(u64 *ctx)
 	struct owner *owner;
 	struct net_record *r;
 	u32 kind;
+	u64 key = 0;
 
 	if (sk->sk_protocol != IPPROTO_TCP)
 		return 0;
@@ -438,6 +455,8 @@ int on_state(u64 *ctx)
 		if (to == TCP_SYN_SENT)
 			return 0;
 		kind = LISTEN;
+		key = listener_key(sk);
+		bpf_map_delete_elem(&old_listeners, &key);
 	} else if (to == TCP_ESTABLISHED && from == TCP_SYN_SENT) {
 		kind = CONNECT;
 	} else if (to == TCP_ESTABLISHED && from == TCP_SYN_RECV) {
@@ -448,6 +467,10 @@ int on_state(u64 *ctx)
 		return 0;
 	}
 	owner = bpf_sk_storage_get(&owners, sk, 0, 0);
+	if (!owner && kind == ACCEPT) {
+		key = listener_key(sk);
+		owner = bpf_map_lookup_elem(&old_listeners, &key);
+	}
 	if (!owner) /* of another host, or older than the sensor */
 		return 0;
 	now = bpf_ktime_get_boot_ns();
@@ -488,17 +511,26 @@ int old_sockets(struct bpf_iter__task_file *ctx)
 	struct file *file = ctx->file;
 	struct owner *owner, holder = {};
 	struct socket *s;
+	struct sock *sk;
 
 	if (!task || !file)
 		return 0;
 	s = bpf_sock_from_file(file);
-	if (!s || !s->sk)
+	if (!s)
 		return 0;
-	if (BPF_CORE_READ(s, sk, sk_protocol) != IPPROTO_TCP || !owner_of(&holder, task))
+	sk = s->sk;
+	if (!sk || (sk->sk_protocol != IPPROTO_TCP && sk->sk_protocol != IPPROTO_MPTCP) || !owner_of(&holder, task))
 		return 0;
-	if (bpf_sk_storage_get(&owners, s->sk, 0, 0)) /* its first holder stays */
+	if (sk->sk_protocol == IPPROTO_MPTCP) {
+		u64 key = listener_key(sk);
+
+		if (sk->__sk_common.skc_state == TCP_LISTEN)
+			bpf_map_update_elem(&old_listeners, &key, &holder, BPF_NOEXIST);
 		return 0;
-	owner = bpf_sk_storage_get(&owners, s->sk, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
+	}
+	if (bpf_sk_storage_get(&owners, sk, 0, 0)) /* its first holder stays */
+		return 0;
+	owner = bpf_sk_storage_get(&owners, sk, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
 	if (owner)
 		*owner = holder;
 	return 0;
