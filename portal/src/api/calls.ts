@@ -1,0 +1,50 @@
+// The calls that the pages make, one function each.
+import { path, request } from './client'
+import type {
+  Alert, AlertDetail, AlertStatus, Capability, Device, DeviceDetail, DeviceEvent, Environment, Incident, IncidentDetail,
+  IncidentStatus, JoinToken, List, PlanSettings, Session, Tier,
+} from './types'
+
+export interface Page {
+  cursor?: string
+  limit?: number
+}
+
+type Abort = AbortSignal | undefined
+
+export const getSession = () => request<Session>(path(['session']), { quiet: true })
+export const signIn = (name: string, password: string) => request<Session>(path(['session']), { method: 'POST', body: { name, password }, quiet: true })
+export const signOut = () => request<void>(path(['session']), { method: 'DELETE', quiet: true })
+export const changePassword = (current: string, next: string) =>
+  request<Session>(path(['session', 'password']), { method: 'POST', body: { current, new: next }, quiet: true })
+
+export const listEnvironments = (signal?: Abort) => request<List<Environment>>(path(['environments'], { limit: 200 }), { signal })
+export const getEnvironment = (id: string, signal?: Abort) => request<Environment>(path(['environments', id]), { signal })
+export const getPlan = (id: string, signal?: Abort) => request<PlanSettings>(path(['environments', id, 'plan']), { signal })
+export const putPlan = (id: string, plan: { version: number; servers: boolean; tier: Tier; settings: Record<string, boolean> }) =>
+  request<PlanSettings>(path(['environments', id, 'plan']), { method: 'PUT', body: plan })
+export const listCapabilities = (signal?: Abort) => request<{ capabilities: Capability[] }>(path(['plans']), { signal })
+
+export const listTokens = (environment: string, signal?: Abort) =>
+  request<List<JoinToken>>(path(['environments', environment, 'join-tokens'], { limit: 200 }), { signal })
+export const createToken = (environment: string, token: { label: string; expiresInSeconds: number; maxUses: number }) =>
+  request<JoinToken>(path(['environments', environment, 'join-tokens']), { method: 'POST', body: token })
+export const revokeToken = (environment: string, id: string) =>
+  request<void>(path(['environments', environment, 'join-tokens', id]), { method: 'DELETE' })
+
+export const listDevices = (query: { q?: string; health?: string; environment?: string } & Page, signal?: Abort) =>
+  request<List<Device>>(path(['devices'], { ...query }), { signal })
+export const getDevice = (id: string, signal?: Abort) => request<DeviceDetail>(path(['devices', id]), { signal })
+export const listTimeline = (device: string, query: { q?: string; action?: string } & Page, signal?: Abort) =>
+  request<List<DeviceEvent>>(path(['devices', device, 'timeline'], { ...query }), { signal })
+
+export const listAlerts = (query: { device?: string; incident?: string; status?: string; severity?: string } & Page, signal?: Abort) =>
+  request<List<Alert>>(path(['alerts'], { ...query }), { signal })
+export const getAlert = (id: string, signal?: Abort) => request<AlertDetail>(path(['alerts', id]), { signal })
+export const setAlertStatus = (id: string, status: AlertStatus) => request<Alert>(path(['alerts', id]), { method: 'PATCH', body: { status } })
+
+export const listIncidents = (query: { status?: string } & Page, signal?: Abort) =>
+  request<List<Incident>>(path(['incidents'], { ...query }), { signal })
+export const getIncident = (id: string, signal?: Abort) => request<IncidentDetail>(path(['incidents', id]), { signal })
+export const setIncidentStatus = (id: string, status: IncidentStatus) =>
+  request<Incident>(path(['incidents', id]), { method: 'PATCH', body: { status } })

@@ -1,0 +1,227 @@
+// The shapes of the API, version 1. Times are RFC 3339 in UTC.
+
+export interface List<T> {
+  items: T[]
+  total: number
+  /** Where the next page begins, empty at the end. */
+  next?: string
+}
+
+export type Role = 'reader' | 'operator' | 'admin'
+
+export interface Session {
+  user: { id: string; name: string; role: Role }
+  mustChangePassword: boolean
+  organization: { id: string; name: string }
+  version: string
+  role: Role
+  permissions?: string[]
+}
+
+export type Tier = 'P1' | 'P2'
+
+export interface Environment {
+  id: string
+  name: string
+  kind: string
+  createdAt: string
+  plan: 'off' | Tier
+  devices: { total: number; active: number; protected: number }
+}
+
+export interface PlanSetting {
+  id: string
+  name: string
+  enabled: boolean
+  default: boolean
+  availableIn: Tier[]
+  engine: boolean
+  changeable: boolean
+  reason: '' | 'requires_p2' | 'not_in_this_version' | 'plan_off'
+}
+
+export interface PlanSettings {
+  environment: string
+  servers: boolean
+  tier: Tier
+  version: number
+  updatedAt?: string
+  updatedBy?: string
+  settings: PlanSetting[]
+  filesystems?: { path: string; mode: string }[]
+}
+
+export interface Capability {
+  id: string
+  name: string
+  P1: boolean
+  P2: boolean
+  inThisVersion: boolean
+}
+
+export interface JoinToken {
+  id: string
+  label: string
+  createdAt: string
+  expiresAt: string
+  maxUses: number
+  uses: number
+  revoked: boolean
+  /** Only in the answer to its creation. */
+  token?: string
+  /** Only in the answer to its creation: what to type on the server. */
+  command?: string
+}
+
+export interface Device {
+  id: string
+  name: string
+  environment: { id: string; name: string }
+  osPlatform: string
+  osDistribution: string
+  osVersion: string
+  kernel: string
+  arch: string
+  agentVersion: string
+  ipAddresses?: string[] | null
+  firstSeen: string
+  lastSeen: string
+  onboardingStatus: string
+  sensorHealth: string
+  connected: boolean
+  riskLevel: string
+  activeAlerts: number
+  protection: { realTime: string; mode: string; healthy: boolean; licensed: boolean }
+  tags?: string[] | null
+  plan: string
+  exposureLevel: string
+}
+
+export interface Condition {
+  part: string
+  state: string
+  since?: string
+  reason?: string
+  remedy?: string
+}
+
+export interface HealthReport extends Record<string, unknown> {
+  healthy: boolean
+  licensed: boolean
+  managed?: string[] | null
+  conditions?: Condition[] | null
+  time?: string
+}
+
+export interface DeviceDetail extends Device {
+  health: HealthReport | null
+  extension: { name: string; version: string; provisioningState: string; message?: string }
+  certificate?: { serial: string; notAfter: string } | null
+  policy?: { version: number; confirmedVersion: number; confirmedAt?: string } | null
+  conditions?: Condition[] | null
+}
+
+export interface ProcessInfo {
+  key?: string
+  parent?: string
+  path?: string
+  name?: string
+  args?: string[] | null
+  started?: string
+  user?: { uid?: number; euid?: number; name?: string }
+  sha256?: string
+  exitCode?: number | null
+}
+
+export interface FileInfo extends Record<string, unknown> {
+  path?: string
+  size?: number
+  sha256?: string
+  hashes?: { sha256?: string }
+}
+
+export interface NetworkInfo extends Record<string, unknown> {
+  protocol?: string
+  direction?: string
+  localIp?: string
+  localPort?: number
+  remoteIp?: string
+  remotePort?: number
+  url?: string
+}
+
+export interface DeviceEvent {
+  id: string
+  time: string
+  action: string
+  table: string
+  source: string
+  summary: string
+  initiator?: ProcessInfo
+  process?: ProcessInfo
+  file?: FileInfo
+  network?: NetworkInfo
+  threat?: Record<string, unknown>
+  fields?: Record<string, string>
+}
+
+export type AlertStatus = 'New' | 'InProgress' | 'Resolved'
+
+export interface Alert {
+  id: string
+  title: string
+  severity: string
+  status: AlertStatus
+  category: string
+  techniques?: string[] | null
+  detectionSource: string
+  device: { id: string; name: string }
+  incidentId: string
+  firstActivity: string
+  lastActivity: string
+  createdAt: string
+  threatName?: string
+  state?: string
+  summary: string
+  rule?: { id: string; name: string; version: string }
+  test?: boolean
+}
+
+export interface Evidence {
+  role?: string
+  verdict?: string
+  state?: string
+  file?: FileInfo | null
+  process?: ProcessInfo | null
+  user?: { name?: string; uid?: number } | null
+  network?: NetworkInfo | null
+}
+
+export interface AlertDetail extends Alert {
+  evidence?: Evidence[] | null
+  /** The acting process first, then its ancestors. */
+  tree?: ProcessInfo[] | null
+  events?: DeviceEvent[] | null
+  recommendedActions?: string[] | null
+}
+
+export type IncidentStatus = 'Active' | 'InProgress' | 'Resolved'
+
+export interface Incident {
+  id: string
+  name: string
+  severity: string
+  status: IncidentStatus
+  alerts: { active: number; total: number }
+  devices?: { id: string; name: string }[] | null
+  categories?: string[] | null
+  detectionSources?: string[] | null
+  firstActivity: string
+  lastActivity: string
+  createdAt: string
+  assignee?: string
+}
+
+export interface IncidentDetail extends Incident {
+  alertItems?: Alert[] | null
+}

@@ -1,0 +1,113 @@
+import { makeStyles, mergeClasses, tokens, Button, Menu, MenuItem, MenuList, MenuPopover, MenuTrigger, Text } from '@fluentui/react-components'
+import { AlertRegular } from '@fluentui/react-icons/svg/alert'
+import { DesktopRegular } from '@fluentui/react-icons/svg/desktop'
+import { HomeRegular } from '@fluentui/react-icons/svg/home'
+import { PersonCircleRegular } from '@fluentui/react-icons/svg/person-circle'
+import { SettingsRegular } from '@fluentui/react-icons/svg/settings'
+import { ShieldErrorRegular } from '@fluentui/react-icons/svg/shield-error'
+import { SignOutRegular } from '@fluentui/react-icons/svg/sign-out'
+import { Suspense, useEffect } from 'react'
+import { useTranslation } from 'react-i18next'
+import { NavLink, Outlet, useLocation } from 'react-router'
+import { connect } from '../api/live'
+import { useName } from '../i18n/names'
+import { Loading } from '../ui/states'
+import { Mark } from './Mark'
+import { PreferenceMenu } from './PreferenceMenu'
+import { product } from './product'
+import { useSession, useSessionState } from './session'
+
+const useStyles = makeStyles({
+  shell: { display: 'grid', gridTemplateRows: '48px minmax(0, 1fr)', gridTemplateColumns: '228px minmax(0, 1fr)', height: '100%', backgroundColor: tokens.colorNeutralBackground2, '@media (max-width: 900px)': { gridTemplateColumns: '52px minmax(0, 1fr)' } },
+  skip: {
+    position: 'absolute', left: tokens.spacingHorizontalM, top: '-80px', zIndex: 10, padding: `${tokens.spacingVerticalS} ${tokens.spacingHorizontalM}`,
+    backgroundColor: tokens.colorNeutralBackground1, color: tokens.colorBrandForegroundLink, borderRadius: tokens.borderRadiusMedium, boxShadow: tokens.shadow8,
+    ':focus': { top: tokens.spacingVerticalS },
+  },
+  header: {
+    gridColumn: '1 / -1', display: 'flex', alignItems: 'center', gap: tokens.spacingHorizontalM, padding: `0 ${tokens.spacingHorizontalM}`,
+    backgroundColor: tokens.colorNeutralBackground1, borderBottom: `1px solid ${tokens.colorNeutralStroke2}`,
+  },
+  brand: { display: 'flex', alignItems: 'center', gap: tokens.spacingHorizontalS, color: tokens.colorNeutralForeground1, textDecoration: 'none', fontWeight: tokens.fontWeightSemibold, fontSize: tokens.fontSizeBase400 },
+  organization: { color: tokens.colorNeutralForeground3, borderLeft: `1px solid ${tokens.colorNeutralStroke2}`, paddingLeft: tokens.spacingHorizontalM, overflow: 'hidden', textOverflow: 'ellipsis', whiteSpace: 'nowrap' },
+  fill: { flexGrow: 1 },
+  nav: { display: 'flex', flexDirection: 'column', overflowY: 'auto', backgroundColor: tokens.colorNeutralBackground1, borderRight: `1px solid ${tokens.colorNeutralStroke2}`, padding: tokens.spacingVerticalS },
+  list: { listStyleType: 'none', margin: 0, padding: 0, display: 'flex', flexDirection: 'column', gap: '2px' },
+  link: {
+    display: 'flex', alignItems: 'center', gap: tokens.spacingHorizontalM, height: '36px', padding: `0 ${tokens.spacingHorizontalS}`, boxSizing: 'border-box',
+    borderRadius: tokens.borderRadiusMedium, color: tokens.colorNeutralForeground2, textDecoration: 'none', position: 'relative', whiteSpace: 'nowrap', overflow: 'hidden',
+    ':hover': { backgroundColor: tokens.colorSubtleBackgroundHover, color: tokens.colorNeutralForeground2Hover },
+    ':focus-visible': { outline: `2px solid ${tokens.colorStrokeFocus2}`, outlineOffset: '-2px' },
+  },
+  current: {
+    backgroundColor: tokens.colorSubtleBackgroundSelected, color: tokens.colorNeutralForeground1, fontWeight: tokens.fontWeightSemibold,
+    '::before': { content: '""', position: 'absolute', left: 0, top: '9px', bottom: '9px', width: '3px', borderRadius: '2px', backgroundColor: tokens.colorCompoundBrandBackground },
+  },
+  icon: { fontSize: '20px', display: 'flex', flexShrink: 0 },
+  label: { '@media (max-width: 900px)': { position: 'absolute', left: '-10000px' } },
+  version: { marginTop: 'auto', padding: tokens.spacingHorizontalS, color: tokens.colorNeutralForeground3, '@media (max-width: 900px)': { display: 'none' } },
+  main: { overflow: 'auto', display: 'flex', flexDirection: 'column', minWidth: 0, ':focus': { outline: 'none' } },
+  who: { padding: `${tokens.spacingVerticalS} ${tokens.spacingHorizontalM}`, display: 'flex', flexDirection: 'column' },
+})
+
+export function Shell() {
+  const styles = useStyles()
+  const { t } = useTranslation()
+  const name = useName()
+  const session = useSession()
+  const { signOut } = useSessionState()
+  const { pathname } = useLocation()
+  useEffect(connect, [])
+
+  const rooms = [
+    { to: '/', testid: 'nav-home', icon: <HomeRegular />, label: t('nav.home') },
+    { to: '/incidents', testid: 'nav-incidents', icon: <ShieldErrorRegular />, label: t('nav.incidents') },
+    { to: '/alerts', testid: 'nav-alerts', icon: <AlertRegular />, label: t('nav.alerts') },
+    { to: '/devices', testid: 'nav-devices', icon: <DesktopRegular />, label: t('nav.devices') },
+    { to: '/environments', testid: 'nav-environments', icon: <SettingsRegular />, label: t('nav.environments') },
+  ]
+  return (
+    <div className={styles.shell}>
+      <a className={styles.skip} href="#content">{t('nav.skip')}</a>
+      <header className={styles.header}>
+        <NavLink to="/" className={styles.brand}><Mark size={24} /> {product}</NavLink>
+        <Text className={styles.organization}>{session.organization.name}</Text>
+        <div className={styles.fill} />
+        <PreferenceMenu />
+        <Menu>
+          <MenuTrigger disableButtonEnhancement>
+            <Button appearance="transparent" icon={<PersonCircleRegular />} data-testid="user-menu">{session.user.name}</Button>
+          </MenuTrigger>
+          <MenuPopover>
+            <div className={styles.who}>
+              <Text weight="semibold">{session.user.name}</Text>
+              <Text size={200}>{name('userRole', session.user.role)}</Text>
+            </div>
+            <MenuList>
+              <MenuItem icon={<SignOutRegular />} onClick={signOut} data-testid="sign-out">{t('user.signOut')}</MenuItem>
+            </MenuList>
+          </MenuPopover>
+        </Menu>
+      </header>
+      <nav className={styles.nav} aria-label={t('nav.label')}>
+        <ul className={styles.list}>
+          {rooms.map((room) => {
+            const current = room.to === '/' ? pathname === '/' : pathname === room.to || pathname.startsWith(room.to + '/')
+            return (
+              <li key={room.to}>
+                <NavLink to={room.to} className={mergeClasses(styles.link, current && styles.current)} data-testid={room.testid} title={room.label}>
+                  <span className={styles.icon} aria-hidden>{room.icon}</span>
+                  <span className={styles.label}>{room.label}</span>
+                </NavLink>
+              </li>
+            )
+          })}
+        </ul>
+        <Text size={200} className={styles.version}>{t('nav.version', { version: session.version })}</Text>
+      </nav>
+      <main id="content" className={styles.main} tabIndex={-1}>
+        <Suspense fallback={<Loading />}><Outlet /></Suspense>
+      </main>
+    </div>
+  )
+}

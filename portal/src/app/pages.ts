@@ -1,0 +1,14 @@
+// Where the rooms are. Each one is loaded when it is first entered.
+import { lazy } from 'react'
+
+export const pages = [
+  { path: '/', Page: lazy(() => import('../pages/Home')) },
+  { path: '/devices', Page: lazy(() => import('../pages/Devices')) },
+  { path: '/devices/:id', Page: lazy(() => import('../pages/device/DevicePage')) },
+  { path: '/incidents', Page: lazy(() => import('../pages/Incidents')) },
+  { path: '/incidents/:id', Page: lazy(() => import('../pages/IncidentPage')) },
+  { path: '/alerts', Page: lazy(() => import('../pages/Alerts')) },
+  { path: '/alerts/:id', Page: lazy(() => import('../pages/alert/AlertPage')) },
+  { path: '/environments', Page: lazy(() => import('../pages/Environments')) },
+  { path: '/environments/:id', Page: lazy(() => import('../pages/environment/EnvironmentPage')) },
+]
