@@ -18,13 +18,14 @@ const (
 
 // Actor is who makes a request.
 type Actor struct {
-	Kind    Kind
-	ID      string
-	Name    string
-	Role    Role
-	Address string
-	session string // digest of the session's secret
-	locked  bool   // has to change the password first
+	Kind         Kind
+	ID           string
+	Name         string
+	Role         Role
+	Organization string
+	Address      string
+	session      string // digest of the session's secret
+	locked       bool   // has to change the password first
 }
 
 type actorKey struct{}

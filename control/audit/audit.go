@@ -1,56 +1,126 @@
-// Package audit keeps who changed what. Entries are only ever added.
+// Package audit keeps who changed what. Entries are written in the
+// transaction that makes the change, so there is no change without its entry
+// and no entry without its change; they are never altered.
 package audit
 
 import (
 	"context"
 	"embed"
+	"encoding/json"
+	"fmt"
 	"time"
 
 	"github.com/uptrace/bun"
 
 	"komainu/control/access"
+	"komainu/control/db"
 	"komainu/control/rest"
 )
 
-// Migrations are the tables of this package.
+// Migrations are the tables of this slice.
 //
-//go:embed migrations
+//go:embed migrations/*.sql
 var Migrations embed.FS
 
-// Entry is one change by a person, a token, or the host's administrator.
-type Entry struct {
-	bun.BaseModel `bun:"table:audit"`
-
-	ID      int64     `bun:",pk,autoincrement" json:"id"`
-	Time    time.Time `json:"time"`
-	ActorID string    `json:"actorId"`
-	Actor   string    `json:"actor"`
-	Action  string    `json:"action" doc:"what was done, as area.verb"`
-	Target  string    `json:"target" doc:"what it was done to"`
-	Detail  string    `json:"detail"`
-}
-
 // Log is the audit log.
-type Log struct{ db *bun.DB }
+type Log struct {
+	db  *bun.DB
+	now func() time.Time
+}
 
 // New returns the log over a migrated database.
-func New(d *bun.DB) *Log { return &Log{db: d} }
+func New(b *bun.DB, now func() time.Time) *Log { return &Log{b, now} }
 
-// Add records a change that the actor of the context has made.
-func (l *Log) Add(ctx context.Context, action, target, detail string) error {
-	a := access.ActorOf(ctx)
-	e := Entry{Time: time.Now().UTC(), ActorID: a.ID, Actor: a.Name, Action: action, Target: target, Detail: detail}
-	_, err := l.db.NewInsert().Model(&e).Exec(ctx)
-	return err
+type entry struct {
+	bun.BaseModel `bun:"table:audit_log"`
+	ID            int64 `bun:",pk,autoincrement"`
+	Time          time.Time
+	ActorKind     access.Kind
+	ActorID       string
+	ActorName     string
+	Address       string
+	Action        string
+	Target        string
+	TargetName    string
+	Detail        string
 }
 
-// List returns a page, newest first.
-func (l *Log) List(ctx context.Context, p rest.Paging) (rest.List[Entry], error) {
-	offset, err := p.Offset()
+// Record writes a change; it is an access.Recorder.
+func (l *Log) Record(ctx context.Context, tx bun.IDB, c access.Change) error {
+	detail := []byte("{}")
+	if c.Detail != nil {
+		var err error
+		if detail, err = json.Marshal(c.Detail); err != nil {
+			return fmt.Errorf("record %s: %w", c.Action, err)
+		}
+	}
+	who := access.ActorOf(ctx)
+	e := &entry{
+		Time: l.now().UTC().Truncate(time.Millisecond), ActorKind: who.Kind, ActorID: who.ID, ActorName: who.Name, Address: who.Address,
+		Action: c.Action, Target: c.Target, TargetName: c.Name, Detail: string(detail),
+	}
+	if _, err := tx.NewInsert().Model(e).Exec(ctx); err != nil {
+		return fmt.Errorf("record %s: %w", c.Action, err)
+	}
+	return nil
+}
+
+// Entry is an entry of the log as the API shows it.
+type Entry struct {
+	ID     string          `json:"id"`
+	Time   time.Time       `json:"time"`
+	Actor  Actor           `json:"actor"`
+	Action string          `json:"action" doc:"what was done, like plan.change"`
+	Target Target          `json:"target"`
+	Detail json.RawMessage `json:"detail"`
+}
+
+// Actor is who did it.
+type Actor struct {
+	Kind    access.Kind `json:"kind" enum:"user,token,system"`
+	ID      string      `json:"id"`
+	Name    string      `json:"name"`
+	Address string      `json:"address"`
+}
+
+// Target is what it was done to.
+type Target struct {
+	ID   string `json:"id"`
+	Name string `json:"name"`
+}
+
+// ListInput filters the log.
+type ListInput struct {
+	rest.Paging
+	Action string `query:"action" doc:"only this action"`
+	Actor  string `query:"actor" doc:"only this user or token, by name"`
+	Target string `query:"target" doc:"only this target, by id"`
+}
+
+// List answers GET /audit, newest first.
+func (l *Log) List(ctx context.Context, in *ListInput) (rest.List[Entry], error) {
+	offset, err := in.Offset()
 	if err != nil {
 		return rest.List[Entry]{}, err
 	}
-	var list []Entry
-	total, err := l.db.NewSelect().Model(&list).Order("id DESC").Limit(int64(p.Limit)).Offset(int64(offset)).ScanAndCount(ctx)
-	return rest.NewList(list, int(total), p.Next(offset, len(list), int(total))), err
+	var rows []entry
+	q := l.db.NewSelect().Model(&rows)
+	for column, value := range map[string]string{"action": in.Action, "actor_name": in.Actor, "target": in.Target} {
+		if value != "" {
+			q.Where("? = ?", bun.Ident(column), value)
+		}
+	}
+	total, err := db.Page(ctx, q.Order("id DESC"), in.Limit, offset)
+	if err != nil {
+		return rest.List[Entry]{}, err
+	}
+	var items []Entry
+	for _, e := range rows {
+		items = append(items, Entry{
+			ID: fmt.Sprint(e.ID), Time: e.Time,
+			Actor:  Actor{e.ActorKind, e.ActorID, e.ActorName, e.Address},
+			Action: e.Action, Target: Target{e.Target, e.TargetName}, Detail: json.RawMessage(e.Detail),
+		})
+	}
+	return rest.NewList(items, total, in.Next(offset, len(items), total)), nil
 }

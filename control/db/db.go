@@ -138,6 +138,13 @@ func merge(list []fs.FS) (fs.FS, error) {
 	return all, nil
 }
 
+// Page runs a query for one page of its rows and returns how many rows there
+// are in all.
+func Page(ctx context.Context, q *bun.SelectQuery, limit, offset int) (total int, err error) {
+	n, err := q.Limit(int64(limit)).Offset(int64(offset)).ScanAndCount(ctx)
+	return int(n), err
+}
+
 // NotFound turns the database's "no rows" into a fault that names what is
 // missing, and passes other errors on.
 func NotFound(err error, what string, id any) error {

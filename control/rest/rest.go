@@ -10,9 +10,9 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
-	"runtime/debug"
 	"strconv"
 	"strings"
+	"sync"
 
 	"github.com/danielgtaylor/huma/v2"
 
@@ -42,22 +42,28 @@ func Fault(log *slog.Logger, err error) *Problem {
 	if p, ok := errors.AsType[*Problem](err); ok {
 		return p
 	}
-	id := NewID()
+	return internal(log, NewID(), err)
+}
+
+func internal(log *slog.Logger, id string, err error) *Problem {
 	log.Error("request failed", "id", id, "error", err)
 	return &Problem{Kind: fault.Internal.String(), Message: "internal error; the log of the control plane has the details under this id", ID: id, status: http.StatusInternalServerError}
 }
 
 // Write answers with an error as JSON.
 func Write(w http.ResponseWriter, log *slog.Logger, err error) {
-	p := Fault(log, err)
+	Fault(log, err).write(w)
+}
+
+func (p *Problem) write(w http.ResponseWriter) {
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(p.status)
 	_ = json.NewEncoder(w).Encode(p) // the client is gone, nothing to tell
 }
 
-// UseProblems makes huma answer its own errors (broken JSON, a missing field)
-// in the same shape.
-func UseProblems() {
+// useProblems makes huma answer its own errors (broken JSON, a missing field)
+// in the same shape. huma keeps this in a variable of its package.
+var useProblems = sync.OnceFunc(func() {
 	huma.NewError = func(status int, message string, errs ...error) huma.StatusError {
 		kind := fault.Invalid
 		switch {
@@ -65,7 +71,7 @@ func UseProblems() {
 			kind = fault.NotFound
 		case status == http.StatusRequestEntityTooLarge:
 			kind = fault.Exhausted
-			message = "the body is too large"
+			message = fmt.Sprintf("the body is too large; the limit is %d bytes", MaxBody)
 		case status >= 500:
 			kind = fault.Internal
 		}
@@ -75,12 +81,12 @@ func UseProblems() {
 				details = append(details, err.Error())
 			}
 		}
-		if details != nil {
+		if details != nil && status != http.StatusRequestEntityTooLarge {
 			message += ": " + strings.Join(details, "; ")
 		}
 		return &Problem{Kind: kind.String(), Message: message, status: status}
 	}
-}
+})
 
 // NewID returns a random id of 16 characters, fit for URLs.
 func NewID() string {
@@ -95,37 +101,6 @@ func Secret(n int) string {
 	b := make([]byte, n)
 	_, _ = rand.Read(b)
 	return base64.RawURLEncoding.EncodeToString(b)
-}
-
-// MaxBody is the largest body of a request, in bytes.
-const MaxBody = 1 << 20
-
-// Guard is the outermost handler: it bounds bodies, sets the headers that keep
-// a browser from being misled, and turns a panic into an internal error.
-func Guard(log *slog.Logger, next http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		h := w.Header()
-		h.Set("Content-Security-Policy", "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; frame-ancestors 'none'; base-uri 'self'; form-action 'self'")
-		h.Set("X-Content-Type-Options", "nosniff")
-		h.Set("Referrer-Policy", "no-referrer")
-		h.Set("X-Frame-Options", "DENY")
-		h.Set("Cross-Origin-Opener-Policy", "same-origin")
-		h.Set("Strict-Transport-Security", "max-age=31536000")
-		if r.Body != nil {
-			r.Body = http.MaxBytesReader(w, r.Body, MaxBody)
-		}
-		defer func() {
-			v := recover()
-			if v == nil {
-				return
-			}
-			if v == http.ErrAbortHandler {
-				panic(v)
-			}
-			Write(w, log, fmt.Errorf("panic: %v\n%s", v, debug.Stack()))
-		}()
-		next.ServeHTTP(w, r)
-	})
 }
 
 // Page bounds of lists.

@@ -7,6 +7,7 @@ CREATE TABLE organizations (
 
 CREATE TABLE users (
   id TEXT PRIMARY KEY,
+  organization_id TEXT NOT NULL REFERENCES organizations (id),
   name TEXT NOT NULL UNIQUE COLLATE NOCASE,
   role TEXT NOT NULL CHECK (role IN ('reader', 'operator', 'admin')),
   password_hash TEXT NOT NULL,
@@ -30,6 +31,7 @@ CREATE INDEX sessions_user ON sessions (user_id);
 
 CREATE TABLE tokens (
   id TEXT PRIMARY KEY,
+  organization_id TEXT NOT NULL REFERENCES organizations (id),
   label TEXT NOT NULL,
   role TEXT NOT NULL CHECK (role IN ('reader', 'operator', 'admin')),
   hash TEXT NOT NULL UNIQUE,
