@@ -79,19 +79,18 @@ func (r *enumeration) observe(e *Engine, ev *event.Event) *match {
 	return m
 }
 
-// session returns the state of a tree, forgetting the one that was quiet the
-// longest when there are too many.
+// session returns the state of a tree. When there are too many, those that
+// were quiet the longest are forgotten, a quarter at once.
 func (r *enumeration) session(root event.ProcessKey, now time.Time) *session {
 	s, ok := r.sessions[root]
 	if !ok {
 		if len(r.sessions) >= enumerationSessions {
-			maps.DeleteFunc(r.sessions, func(_ event.ProcessKey, s *session) bool { return now.Sub(s.last) > 2*enumerationWindow })
-		}
-		if len(r.sessions) >= enumerationSessions {
-			oldest := slices.MinFunc(slices.Collect(maps.Keys(r.sessions)), func(a, b event.ProcessKey) int {
+			roots := slices.SortedFunc(maps.Keys(r.sessions), func(a, b event.ProcessKey) int {
 				return r.sessions[a].last.Compare(r.sessions[b].last)
 			})
-			delete(r.sessions, oldest)
+			for _, old := range roots[:enumerationSessions/4] {
+				delete(r.sessions, old)
+			}
 		}
 		s = &session{}
 		r.sessions[root] = s

@@ -28,10 +28,10 @@ func (reverseShell) observe(e *Engine, ev *event.Event) *match {
 		return nil
 	}
 	how := ""
-	switch args := strings.Join(p.Args, " "); {
-	case isShell(p) && ev.Fields["stdin"] == "inet_socket" && ev.Fields["stdout"] == "inet_socket" && !runsScript(p):
+	switch shell := isShell(p); {
+	case shell && ev.Fields["stdin"] == "inet_socket" && ev.Fields["stdout"] == "inet_socket" && !runsScript(p):
 		how = "was started with a network connection as its input and output"
-	case isShell(p) && device.MatchString(args) && exchange.MatchString(args):
+	case shell && slices.ContainsFunc(p.Args, device.MatchString) && exchange.MatchString(strings.Join(p.Args, " ")):
 		how = "was told to take its input from the network"
 	case handsOverShell(p):
 		how = "was told to hand a shell over to the network"
@@ -41,9 +41,13 @@ func (reverseShell) observe(e *Engine, ev *event.Event) *match {
 	return &match{acting: *p, subject: e.cfg.Tree.Root(p.Key).String(), summary: fmt.Sprintf("%s %s.", base(p), how)}
 }
 
+// relays connect a program with the network.
+var relays = []string{"nc", "nc.traditional", "nc.openbsd", "ncat", "netcat", "socat", "socat1"}
+
 // handsOverShell reports whether a network tool was told to execute a shell.
 func handsOverShell(p *event.Process) bool {
-	if len(p.Args) < 2 {
+	name := tool(p)
+	if len(p.Args) < 2 || !slices.Contains(relays, name) {
 		return false
 	}
 	for i, a := range p.Args[1:] {
@@ -51,8 +55,8 @@ func handsOverShell(p *event.Process) bool {
 		if i+2 < len(p.Args) {
 			next = p.Args[i+2]
 		}
-		switch tool(p) {
-		case "nc", "nc.traditional", "nc.openbsd", "ncat", "netcat":
+		switch name {
+		default:
 			option, value, _ := strings.Cut(a, "=")
 			if slices.Contains([]string{"-e", "-c", "--exec", "--sh-exec"}, option) && namesShell(next+" "+value) {
 				return true
