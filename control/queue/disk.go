@@ -1,0 +1,12 @@
+package queue
+
+import "syscall"
+
+// freeBytes returns how much an unprivileged process could still write.
+func freeBytes(dir string) (uint64, error) {
+	var st syscall.Statfs_t
+	if err := syscall.Statfs(dir, &st); err != nil {
+		return 0, err
+	}
+	return st.Bavail * uint64(st.Bsize), nil
+}
