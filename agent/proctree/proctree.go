@@ -126,7 +126,7 @@ func (t *Tree) created(ev *event.Event) {
 			inherit(ev.Process, &parent.process)
 		}
 		n = t.insert(*ev.Process)
-	case ev.Process.Path != "" || len(ev.Process.Args) != 0: // it executes another program
+	case ev.Fields["via"] != "fork": // it executes another program, even if nobody knows which
 		parent := n.process.Parent
 		key := n.process.Key
 		n.process = *ev.Process

@@ -72,6 +72,17 @@ func TestEventsAreCompleted(t *testing.T) {
 	}
 }
 
+func TestAProgramThatNobodyCouldDescribeIsNotTheParents(t *testing.T) {
+	tree := proctree.New(proctree.Limits{})
+	shell, child := key(10, 100), key(11, 200)
+	tree.Apply(execute(shell, event.ProcessKey{}, 100, "/bin/sh", "sh"))
+	tree.Apply(fork(child, shell))
+	tree.Apply(execute(child, shell, 210, ""))
+	if p, _ := tree.Get(child); p.Path != "" || len(p.Args) != 0 || p.Parent != shell {
+		t.Errorf("%+v", p)
+	}
+}
+
 func TestExactKeysReplaceInexactOnes(t *testing.T) {
 	tree := proctree.New(proctree.Limits{})
 	rounded, exact := key(10, 100), key(10, 103)

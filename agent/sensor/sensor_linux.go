@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"os"
 	"sync"
@@ -94,6 +95,9 @@ func (s *Sensor) choose(clock *procfs.Clock) {
 				s.status.Remedy = "use Linux 5.11 or later with BTF"
 			}
 			return
+		}
+		if os.Geteuid() != 0 && errors.Is(err, fs.ErrPermission) {
+			err = errors.New("needs root")
 		}
 		errs = append(errs, fmt.Errorf("eBPF: %w", err))
 	} else {

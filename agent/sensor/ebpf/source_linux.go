@@ -18,6 +18,7 @@ import (
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
 	"github.com/cilium/ebpf/ringbuf"
+	"github.com/cilium/ebpf/rlimit"
 	"golang.org/x/sys/unix"
 
 	"komainu/agent/sensor/procfs"
@@ -86,6 +87,9 @@ func Open(root string, proc *procfs.FS, clock *procfs.Clock, log *slog.Logger) (
 		proc: proc, procRoot: root, log: log, groups: map[group]placement{},
 		decoder: decoder{boot: proc.Boot(), clock: clock},
 	}
+	// Before 5.11 maps count against a limit that is far too small. Where that
+	// cannot be raised, loading says what is the matter.
+	_ = rlimit.RemoveMemlock()
 	var errs []error
 	for _, tier := range tiers {
 		err := s.load(tier.programs, uint32(ns.Ino))
