@@ -7,7 +7,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-func event(length uint32, version byte, mask uint64, fd, pid int32) []byte {
+func rawEvent(length uint32, version byte, mask uint64, fd, pid int32) []byte {
 	b := make([]byte, metaSize)
 	binary.NativeEndian.PutUint32(b, length)
 	b[4] = version
@@ -18,7 +18,7 @@ func event(length uint32, version byte, mask uint64, fd, pid int32) []byte {
 }
 
 func TestNextEvent(t *testing.T) {
-	b := append(event(metaSize, unix.FANOTIFY_METADATA_VERSION, unix.FAN_OPEN_PERM, 7, 42), make([]byte, metaSize)...)
+	b := append(rawEvent(metaSize, unix.FANOTIFY_METADATA_VERSION, unix.FAN_OPEN_PERM, 7, 42), make([]byte, metaSize)...)
 	e, rest, ok := nextEvent(b)
 	if !ok || e.fd != 7 || e.pid != 42 || e.mask != unix.FAN_OPEN_PERM {
 		t.Fatalf("event %+v, %v", e, ok)
@@ -29,9 +29,9 @@ func TestNextEvent(t *testing.T) {
 }
 
 func FuzzNextEvent(f *testing.F) {
-	f.Add(event(metaSize, unix.FANOTIFY_METADATA_VERSION, unix.FAN_OPEN_PERM, 7, 42))
-	f.Add(event(8, unix.FANOTIFY_METADATA_VERSION, 1, 1, 1))
-	f.Add(event(1<<31, unix.FANOTIFY_METADATA_VERSION, 1, 1, 1))
+	f.Add(rawEvent(metaSize, unix.FANOTIFY_METADATA_VERSION, unix.FAN_OPEN_PERM, 7, 42))
+	f.Add(rawEvent(8, unix.FANOTIFY_METADATA_VERSION, 1, 1, 1))
+	f.Add(rawEvent(1<<31, unix.FANOTIFY_METADATA_VERSION, 1, 1, 1))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		for n := 0; ; n++ {
 			_, rest, ok := nextEvent(b)
