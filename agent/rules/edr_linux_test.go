@@ -2,6 +2,7 @@ package rules_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -285,14 +286,38 @@ func TestEDRTestRaisesOneAlert(t *testing.T) {
 	}
 }
 
+func TestEDRTestOfAUser(t *testing.T) {
+	h := newHost(t, true)
+	const uid = 1000
+	script := h.script()
+	for dir := h.root; dir != os.TempDir() && dir != "/"; dir = filepath.Dir(dir) {
+		if err := os.Chmod(dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := errors.Join(os.Chmod(script, 0o755), os.Chown(h.home, uid, uid)); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.CommandContext(t.Context(), script, "--wait", "1")
+	cmd.Env = []string{"HOME=" + h.home, "PATH=/usr/bin:/bin"}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Credential: &syscall.Credential{Uid: uid, Gid: uid}}
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	h.settle()
+	found := h.findings()
+	if len(found) != 1 || found[0].Tree[0].User.EUID != uid {
+		t.Errorf("found %+v", found)
+	}
+}
+
 func TestTwoRunsAreTwoAlerts(t *testing.T) {
 	h := newHost(t, true)
 	script := h.script()
 	// One shell starts both, as a person would.
-	h.run("bash", "-i", "-c", "true") // warm
 	cmd := exec.CommandContext(t.Context(), "bash", "--norc", "-i")
 	cmd.Env = []string{"HOME=" + h.home, "PATH=/usr/bin:/bin", "HISTFILE="}
-	cmd.Stdin = strings.NewReader(script + "x\nsh " + script + " --wait 1\nsh " + script + " --wait 1\nsh " + script + " --wait 1 --builtins\nexit 0\n")
+	cmd.Stdin = strings.NewReader("sh " + script + " --wait 1\nsh " + script + " --wait 1\nsh " + script + " --wait 1 --builtins\nexit 0\n")
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
@@ -321,6 +346,14 @@ func TestReadersWithAReasonRaiseNothing(t *testing.T) {
 				h.write(module, "import sys\nopen(sys.argv[1]).read()\n")
 				h.run("/usr/bin/python3", filepath.Join(h.root, module), filepath.Join(h.home, name))
 			}
+		}},
+		{"provisioning", func(h *host) { // secrets are written, not looked for
+			h.write("provision.sh", `cd "$HOME"
+for name in .ssh/id_ed25519 .aws/credentials .kube/config .pgpass .git-credentials app/.env; do
+	mkdir -p "new/$(dirname $name)"; echo secret > "new/$name"; echo more >> "new/$name"; chmod 600 "new/$name"; mv "new/$name" "$name"
+done
+`)
+			h.run("sh", filepath.Join(h.root, "provision.sh"))
 		}},
 		{"updatedb", func(h *host) { h.run("find", h.home, "-newermt", "2000-01-01") }}, // it reads names and times, no content
 	} {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -27,7 +28,8 @@ type Source struct {
 	clock     *procfs.Clock
 	log       *slog.Logger
 	socket    int
-	wake      int // eventfd that interrupts the wait for messages
+	mu        sync.Mutex // of wake
+	wake      int        // eventfd that interrupts the wait for messages, -1 once closed
 	sinceBoot uint64
 	keys      map[event.PID]event.ProcessKey
 	gaps      gaps
@@ -76,6 +78,8 @@ func (s *Source) subscribe() error {
 
 // Close ends the subscription. Run must have ended.
 func (s *Source) Close() error {
+	s.mu.Lock() // interrupt must not write to what another file has become
+	defer s.mu.Unlock()
 	return errors.Join(closeFD(&s.socket), closeFD(&s.wake))
 }
 
@@ -107,6 +111,11 @@ func (s *Source) Flush() {
 }
 
 func (s *Source) interrupt() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.wake < 0 {
+		return
+	}
 	// A full eventfd wakes as well.
 	_, _ = unix.Write(s.wake, []byte{1, 0, 0, 0, 0, 0, 0, 0})
 }
@@ -116,15 +125,16 @@ func (s *Source) interrupt() {
 func (s *Source) Run(ctx context.Context, emit func(*event.Event), flushed func()) error {
 	stop := context.AfterFunc(ctx, s.interrupt)
 	defer stop()
+	wake := s.wake // Close comes after Run
 	buffer := make([]byte, 64<<10)
 	began := time.Now()
 	for ctx.Err() == nil {
-		fds := []unix.PollFd{{Fd: int32(s.socket), Events: unix.POLLIN}, {Fd: int32(s.wake), Events: unix.POLLIN}}
+		fds := []unix.PollFd{{Fd: int32(s.socket), Events: unix.POLLIN}, {Fd: int32(wake), Events: unix.POLLIN}}
 		if _, err := unix.Poll(fds, -1); err != nil && !errors.Is(err, unix.EINTR) {
 			return fmt.Errorf("wait for process events: %w", err)
 		}
 		if fds[1].Revents != 0 {
-			_, _ = unix.Read(s.wake, buffer[:8]) // empty it; EAGAIN means that it is
+			_, _ = unix.Read(wake, buffer[:8]) // empty it; EAGAIN means that it is
 		}
 		flush := s.flush.Swap(false)
 		if err := s.drain(buffer, emit); err != nil {

@@ -118,6 +118,8 @@ func New(cfg Config) (*Watch, error) {
 
 // Close removes all marks. Run must have ended.
 func (w *Watch) Close() error {
+	w.mu.Lock() // interrupt must not write to what another file has become
+	defer w.mu.Unlock()
 	var errs []error
 	for _, fd := range []*int{&w.files, &w.names, &w.wake} {
 		if *fd >= 0 {
@@ -148,6 +150,11 @@ func (w *Watch) State() State {
 func (w *Watch) Repeated() uint64 { return w.repeated.Load() }
 
 func (w *Watch) interrupt() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.wake < 0 {
+		return
+	}
 	_, _ = unix.Write(w.wake, []byte{1, 0, 0, 0, 0, 0, 0, 0}) // a full eventfd wakes as well
 }
 
