@@ -2,28 +2,31 @@
 // connected, and what their agents say of their health.
 //
 // A device is created when it enrols and never deleted: offboarding marks it.
-// Health reports and last-seen times are kept in memory and written in
-// batches by Run; after a crash they are as old as the last batch, and the
-// agents report again when they reconnect.
+// What lists and filters need is kept in memory for every device; the rest is
+// read for the page that is shown. Health reports and last-seen times are
+// written in batches by Run: after a crash they are as old as the last batch,
+// and agents report again when they reconnect.
 package device
 
 import (
 	"context"
 	"embed"
-	"encoding/json"
-	"errors"
+	"fmt"
 	"log/slog"
+	"reflect"
 	"strings"
 	"sync"
 	"time"
 
 	"github.com/uptrace/bun"
 
+	"komainu/control/access"
 	"komainu/control/db"
 	"komainu/control/rest"
 	"komainu/event"
 	"komainu/fault"
 	"komainu/health"
+	"komainu/policy"
 )
 
 // Migrations are the tables of this package.
@@ -31,7 +34,8 @@ import (
 //go:embed migrations
 var Migrations embed.FS
 
-// Facts describe a host, as its agent tells them.
+// Facts describe a host, as its agent tells them. The fields are those of
+// wire.Facts, so that one converts to the other.
 type Facts struct {
 	Hostname     string   `json:"hostname"`
 	OS           string   `json:"os"`
@@ -65,116 +69,253 @@ type row struct {
 	PolicyError       string
 }
 
-// live is what is known of a device beyond its row.
-type live struct {
-	connected  bool
-	since      time.Time // of the connection, or of its loss
-	lastSeen   time.Time
-	report     *health.Report
-	reportedAt time.Time
-	dirty      bool
+// entry is what is kept in memory of a device.
+type entry struct {
+	id           event.DeviceID
+	organization string
+	environment  string
+	name         string
+	addresses    []string
+	offboarded   bool
+	connected    bool
+	lastSeen     time.Time
+	report       *health.Report // the latest, nil before the first
+	reportedAt   time.Time
+	writtenAt    time.Time
+	dirty        bool // lastSeen and report wait to be written
+}
+
+// Config is what a registry needs of its neighbours.
+type Config struct {
+	Log *slog.Logger
+	Now func() time.Time
+	// Tier returns the plan of an environment.
+	Tier func(environment string) policy.Tier
+	// Record writes to the audit log.
+	Record access.Recorder
+	// Changed is told which device changed. It must not block. May be nil.
+	Changed func(event.DeviceID)
 }
 
 // Registry holds the devices. It is safe for concurrent use.
 type Registry struct {
 	db  *bun.DB
-	log *slog.Logger
-	now func() time.Time
+	cfg Config
 
-	mu   sync.Mutex
-	live map[event.DeviceID]*live
+	mu      sync.Mutex
+	entries map[event.DeviceID]*entry
 }
 
-// New returns the registry over a migrated database.
-func New(d *bun.DB, log *slog.Logger) *Registry {
-	return &Registry{db: d, log: log, now: time.Now, live: map[event.DeviceID]*live{}}
+// Open reads the registry from a migrated database.
+func Open(ctx context.Context, d *bun.DB, cfg Config) (*Registry, error) {
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	if cfg.Changed == nil {
+		cfg.Changed = func(event.DeviceID) {}
+	}
+	r := &Registry{db: d, cfg: cfg, entries: map[event.DeviceID]*entry{}}
+	var rows []row
+	if err := d.NewSelect().Model(&rows).Scan(ctx); err != nil {
+		return nil, fmt.Errorf("read devices: %w", err)
+	}
+	for i := range rows {
+		r.entries[rows[i].ID] = rows[i].entry()
+	}
+	return r, nil
 }
+
+func (d *row) entry() *entry {
+	e := &entry{
+		id: d.ID, organization: d.OrganizationID, environment: d.EnvironmentID, name: d.Name, addresses: d.Facts.IPAddresses,
+		offboarded: d.OffboardedAt != nil, lastSeen: d.LastSeen, report: d.Health,
+	}
+	if d.HealthAt != nil {
+		e.reportedAt = *d.HealthAt
+	}
+	return e
+}
+
+func (r *Registry) now() time.Time { return r.cfg.Now().UTC().Truncate(time.Millisecond) }
+
+// MaxName is the longest name of a host, in bytes.
+const MaxName = 253
 
 // Register creates a device for a host that enrols. A host that enrols again
-// becomes a new device: whoever has its disk could have been a clone.
-func (r *Registry) Register(ctx context.Context, organization, environment string, f Facts) (event.DeviceID, error) {
-	if strings.TrimSpace(f.Hostname) == "" || len(f.Hostname) > 253 {
-		return "", fault.New(fault.Invalid, "the host's name is missing or too long")
+// becomes a new device: whoever has its disk could have been a clone. tx is
+// the transaction that uses up the join token.
+func (r *Registry) Register(ctx context.Context, tx bun.IDB, organization, environment string, f Facts) (event.DeviceID, error) {
+	if err := f.check(); err != nil {
+		return "", err
 	}
-	now := r.now().UTC()
-	d := row{ID: event.DeviceID(rest.NewID()), OrganizationID: organization, EnvironmentID: environment, Name: f.Hostname, Facts: f, FirstSeen: now, LastSeen: now}
-	_, err := r.db.NewInsert().Model(&d).Exec(ctx)
-	return d.ID, err
+	now := r.now()
+	d := &row{ID: event.DeviceID(rest.NewID()), OrganizationID: organization, EnvironmentID: environment, Name: f.Hostname, Facts: f, FirstSeen: now, LastSeen: now}
+	if _, err := tx.NewInsert().Model(d).Exec(ctx); err != nil {
+		return "", err
+	}
+	r.mu.Lock()
+	r.entries[d.ID] = d.entry()
+	r.mu.Unlock()
+	r.cfg.Changed(d.ID)
+	return d.ID, nil
+}
+
+// Forget takes back a Register whose transaction failed.
+func (r *Registry) Forget(id event.DeviceID) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.entries, id)
+}
+
+func (f Facts) check() error {
+	if strings.TrimSpace(f.Hostname) == "" || len(f.Hostname) > MaxName {
+		return fault.New(fault.Invalid, "the name of the host is missing or longer than %d bytes", MaxName)
+	}
+	return nil
+}
+
+// errGone is what a device hears that is not, or no longer, one of ours.
+func errGone(id event.DeviceID) error {
+	return fault.New(fault.Unauthentic, "device %s is offboarded or not known; enrol it again", id)
 }
 
 // Connected notes a new connection and the facts that came with it.
 func (r *Registry) Connected(ctx context.Context, id event.DeviceID, f Facts) error {
-	now := r.now().UTC()
-	res, err := r.db.NewUpdate().Model((*row)(nil)).Set("facts = ?", jsonText(f)).Set("name = ?", f.Hostname).Set("last_seen = ?", now).
-		Where("id = ? AND offboarded_at IS NULL", id).Exec(ctx)
+	if err := f.check(); err != nil {
+		return err
+	}
+	now := r.now()
+	d := &row{ID: id, Name: f.Hostname, Facts: f, LastSeen: now}
+	res, err := r.db.NewUpdate().Model(d).Column("name", "facts", "last_seen").Where("id = ? AND offboarded_at IS NULL", id).Exec(ctx)
 	if err != nil {
 		return err
 	}
-	if n, _ := res.RowsAffected(); n == 0 {
-		return fault.New(fault.Unauthentic, "this device is offboarded or not known")
+	if n, err := res.RowsAffected(); err != nil || n == 0 {
+		return errGone(id)
 	}
-	r.change(id, func(l *live) { l.connected, l.since, l.lastSeen = true, now, now })
+	r.change(id, func(e *entry) { e.name, e.addresses, e.connected, e.lastSeen = f.Hostname, f.IPAddresses, true, now })
 	return nil
 }
 
-// Disconnected notes that a connection has ended.
+// Disconnected notes that the last connection of a device has ended.
 func (r *Registry) Disconnected(id event.DeviceID) {
-	now := r.now().UTC()
-	r.change(id, func(l *live) { l.connected, l.since, l.dirty = false, now, true })
+	now := r.now()
+	r.change(id, func(e *entry) { e.connected, e.lastSeen, e.dirty = false, now, true })
 }
 
 // Report keeps the health that an agent tells.
 func (r *Registry) Report(id event.DeviceID, report health.Report) {
-	now := r.now().UTC()
-	r.change(id, func(l *live) { l.report, l.reportedAt, l.lastSeen, l.dirty = &report, now, now, true })
+	now := r.now()
+	r.mu.Lock()
+	e := r.entries[id]
+	changed := false
+	if e != nil {
+		changed = e.report == nil || !alike(*e.report, report)
+		// What says nothing new is written now and then, so that its age is
+		// right after a restart without a write per heartbeat.
+		e.dirty = e.dirty || changed || now.Sub(e.writtenAt) > rewriteAfter
+		e.report, e.reportedAt, e.lastSeen = &report, now, now
+	}
+	r.mu.Unlock()
+	if changed {
+		r.cfg.Changed(id)
+	}
 }
 
-func (r *Registry) change(id event.DeviceID, edit func(*live)) {
+// alike reports whether two reports differ in nothing but the time.
+func alike(a, b health.Report) bool {
+	a.Time, a.DefinitionsMinutes = b.Time, b.DefinitionsMinutes
+	return reflect.DeepEqual(a, b)
+}
+
+func (r *Registry) change(id event.DeviceID, edit func(*entry)) {
 	r.mu.Lock()
-	defer r.mu.Unlock()
-	l := r.live[id]
-	if l == nil {
-		l = &live{}
-		r.live[id] = l
+	e := r.entries[id]
+	if e != nil {
+		edit(e)
 	}
-	edit(l)
+	r.mu.Unlock()
+	if e != nil {
+		r.cfg.Changed(id)
+	}
 }
 
 // PolicyConfirmed notes what became of a policy on a device.
 func (r *Registry) PolicyConfirmed(ctx context.Context, id event.DeviceID, version uint64, problem string) error {
 	q := r.db.NewUpdate().Model((*row)(nil)).Set("policy_error = ?", problem).Where("id = ?", id)
 	if problem == "" {
-		q = q.Set("policy_confirmed = ?", version).Set("policy_confirmed_at = ?", r.now().UTC())
+		q = q.Set("policy_confirmed = ?", version).Set("policy_confirmed_at = ?", r.now())
 	}
 	_, err := q.Exec(ctx)
+	r.cfg.Changed(id)
 	return err
 }
 
-// Offboard marks a device as gone. Its history stays.
-func (r *Registry) Offboard(ctx context.Context, id event.DeviceID) error {
-	res, err := r.db.NewUpdate().Model((*row)(nil)).Set("offboarded_at = ?", r.now().UTC()).Where("id = ? AND offboarded_at IS NULL", id).Exec(ctx)
-	if err != nil {
-		return err
+// Offboard marks a device as gone; more does what belongs to the same
+// transaction, such as the revocation of its certificates. Its history stays.
+func (r *Registry) Offboard(ctx context.Context, organization string, id event.DeviceID, reason string, more func(context.Context, bun.Tx) error) error {
+	err := r.db.RunInTx(ctx, nil, func(ctx context.Context, tx bun.Tx) error {
+		d := new(row)
+		if err := tx.NewSelect().Model(d).Where("id = ? AND organization_id = ?", id, organization).Scan(ctx); err != nil {
+			return db.NotFound(err, "device", id)
+		}
+		if d.OffboardedAt != nil {
+			return fault.New(fault.Conflict, "device %s is offboarded already", d.Name)
+		}
+		d.OffboardedAt = new(r.now())
+		if _, err := tx.NewUpdate().Model(d).Column("offboarded_at").WherePK().Exec(ctx); err != nil {
+			return err
+		}
+		if err := more(ctx, tx); err != nil {
+			return err
+		}
+		return r.cfg.Record(ctx, tx, access.Change{Action: "device.revoke", Target: string(id), Name: d.Name, Detail: map[string]string{"reason": reason}})
+	})
+	if err == nil {
+		r.change(id, func(e *entry) { e.offboarded = true })
 	}
-	if n, _ := res.RowsAffected(); n == 0 {
-		return fault.New(fault.NotFound, "there is no onboarded device %s", id)
-	}
-	return nil
+	return err
 }
 
-// EnvironmentOf returns where a device belongs.
-func (r *Registry) EnvironmentOf(ctx context.Context, id event.DeviceID) (organization, environment string, err error) {
-	var d row
-	err = r.db.NewSelect().Model(&d).Column("organization_id", "environment_id").Where("id = ?", id).Scan(ctx)
-	return d.OrganizationID, d.EnvironmentID, db.NotFound(err, "device", id)
+// Place returns the organization and the environment that a device belongs
+// to. An offboarded device keeps its place.
+func (r *Registry) Place(id event.DeviceID) (organization, environment string, err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if e := r.entries[id]; e != nil {
+		return e.organization, e.environment, nil
+	}
+	return "", "", fault.New(fault.NotFound, "there is no device %s", id)
 }
 
-// InEnvironment lists the onboarded devices of an environment.
-func (r *Registry) InEnvironment(ctx context.Context, environment string) ([]event.DeviceID, error) {
+// Names returns the names of devices.
+func (r *Registry) Names(ids ...event.DeviceID) map[event.DeviceID]string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	names := make(map[event.DeviceID]string, len(ids))
+	for _, id := range ids {
+		if e := r.entries[id]; e != nil {
+			names[id] = e.name
+		}
+	}
+	return names
+}
+
+// Connections lists the connected devices of an environment.
+func (r *Registry) Connections(environment string) []event.DeviceID {
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	var ids []event.DeviceID
-	err := r.db.NewSelect().Model((*row)(nil)).Column("id").Where("environment_id = ? AND offboarded_at IS NULL", environment).Scan(ctx, &ids)
-	return ids, err
+	for id, e := range r.entries {
+		if e.connected && !e.offboarded && e.environment == environment {
+			ids = append(ids, id)
+		}
+	}
+	return ids
 }
+
+// rewriteAfter is how old a report on disk may get.
+const rewriteAfter = 10 * time.Minute
 
 // flushEvery is how much of last-seen and health a crash may lose.
 const flushEvery = 10 * time.Second
@@ -189,59 +330,50 @@ func (r *Registry) Run(ctx context.Context) error {
 			return r.flush(context.WithoutCancel(ctx))
 		case <-tick.C:
 			if err := r.flush(ctx); err != nil {
-				r.log.Warn("device states wait to be written", "error", err)
+				r.cfg.Log.Warn("device states wait to be written", "error", err)
 			}
 		}
 	}
 }
 
 func (r *Registry) flush(ctx context.Context) error {
-	type change struct {
-		id event.DeviceID
-		l  live
-	}
-	var changes []change
+	var changed []entry
 	r.mu.Lock()
-	for id, l := range r.live {
-		if l.dirty {
-			changes = append(changes, change{id, *l})
-			l.dirty = false
+	now := r.now()
+	for _, e := range r.entries {
+		if e.connected {
+			e.lastSeen = now
+		}
+		if e.dirty {
+			changed = append(changed, *e)
+			e.dirty, e.writtenAt = false, now
 		}
 	}
 	r.mu.Unlock()
-	if changes == nil {
+	if changed == nil {
 		return nil
 	}
 	err := r.db.RunInTx(ctx, nil, func(ctx context.Context, tx bun.Tx) error {
-		for _, c := range changes {
-			q := tx.NewUpdate().Model((*row)(nil)).Where("id = ?", c.id)
-			if !c.l.lastSeen.IsZero() {
-				q = q.Set("last_seen = ?", c.l.lastSeen)
-			} else {
-				q = q.Set("last_seen = last_seen")
+		for _, e := range changed {
+			d := &row{ID: e.id, LastSeen: e.lastSeen, Health: e.report, HealthAt: &e.reportedAt}
+			columns := []string{"last_seen"}
+			if e.report != nil {
+				columns = append(columns, "health", "health_at")
 			}
-			if c.l.report != nil {
-				q = q.Set("health = ?", jsonText(c.l.report)).Set("health_at = ?", c.l.reportedAt)
-			}
-			if _, err := q.Exec(ctx); err != nil {
+			if _, err := tx.NewUpdate().Model(d).Column(columns...).WherePK().Exec(ctx); err != nil {
 				return err
 			}
 		}
 		return nil
 	})
 	if err != nil {
-		for _, c := range changes {
-			r.change(c.id, func(l *live) { l.dirty = true })
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		for _, c := range changed {
+			if e := r.entries[c.id]; e != nil {
+				e.dirty = true
+			}
 		}
 	}
 	return err
-}
-
-// jsonText encodes plain data of ours, which cannot fail.
-func jsonText(v any) string {
-	b, err := json.Marshal(v)
-	if err != nil {
-		panic(errors.New("encode device state: " + err.Error()))
-	}
-	return string(b)
 }

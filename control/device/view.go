@@ -1,7 +1,9 @@
 package device
 
 import (
+	"cmp"
 	"context"
+	"slices"
 	"strings"
 	"time"
 
@@ -13,12 +15,6 @@ import (
 	"komainu/health"
 	"komainu/policy"
 )
-
-// Ref names something by id and name.
-type Ref struct {
-	ID   string `json:"id"`
-	Name string `json:"name"`
-}
 
 // SensorHealth says whether a device reports what it should.
 type SensorHealth string
@@ -41,7 +37,7 @@ const (
 // Protection is the state of real-time protection.
 type Protection struct {
 	RealTime string `json:"realTime" doc:"on, off, passive, unavailable or unknown"`
-	Scope    string `json:"scope" doc:"what is blocked and what is only watched"`
+	Mode     string `json:"mode" doc:"what is blocked and what is only watched, in words"`
 	Healthy  bool   `json:"healthy"`
 	Licensed bool   `json:"licensed"`
 }
@@ -50,7 +46,7 @@ type Protection struct {
 type Device struct {
 	ID               string       `json:"id"`
 	Name             string       `json:"name"`
-	Environment      Ref          `json:"environment"`
+	Environment      rest.Ref     `json:"environment"`
 	OSPlatform       string       `json:"osPlatform"`
 	OSDistribution   string       `json:"osDistribution"`
 	OSVersion        string       `json:"osVersion"`
@@ -91,125 +87,180 @@ type PolicyState struct {
 // Details is the page of one device.
 type Details struct {
 	Device
-	Health    *health.Report `json:"health"`
-	HealthAt  *time.Time     `json:"healthAt"`
-	Extension Extension      `json:"extension"`
-	Policy    PolicyState    `json:"policy"`
+	Health      *health.Report     `json:"health"`
+	HealthAt    *time.Time         `json:"healthAt"`
+	Conditions  []health.Condition `json:"conditions" doc:"the parts of the agent"`
+	Extension   Extension          `json:"extension"`
+	Certificate *Certificate       `json:"certificate" doc:"the newest one of the device"`
+	Policy      PolicyState        `json:"policy"`
+}
+
+// Certificate is what the portal shows of a client certificate; the caller of
+// Get fills it in.
+type Certificate struct {
+	Serial   string    `json:"serial"`
+	NotAfter time.Time `json:"notAfter"`
 }
 
 // Query selects devices.
 type Query struct {
 	rest.Paging
-	Environment string `query:"environment" doc:"id of an environment"`
-	Text        string `query:"q" doc:"part of a name or address"`
-	Health      string `query:"health" doc:"a sensor health state"`
+	Environment string       `query:"environment" doc:"id of an environment"`
+	Text        string       `query:"q" maxLength:"253" doc:"part of a name, or the beginning of an address"`
+	Health      SensorHealth `query:"health" enum:"Active,Inactive,NoSensorData,ImpairedCommunication,Misconfigured" required:"false"`
+	Onboarding  string       `query:"onboarding" enum:"Onboarded,Offboarded" required:"false"`
 }
 
-// List returns a page by name. Environment names, plans and alert counts are
-// other slices' and are filled in by the caller.
-func (r *Registry) List(ctx context.Context, q Query) (rest.List[Device], error) {
+// List returns a page by name. Environment names and alert counts are other
+// slices' and are filled in by the caller.
+func (r *Registry) List(ctx context.Context, organization string, q Query) (rest.List[Device], error) {
 	offset, err := q.Offset()
 	if err != nil {
 		return rest.List[Device]{}, err
 	}
-	var rows []row
-	sel := r.db.NewSelect().Model(&rows).Order("name", "id")
-	if q.Environment != "" {
-		sel = sel.Where("environment_id = ?", q.Environment)
-	}
-	if q.Text != "" {
-		like := "%" + likeEscape(strings.ToLower(q.Text)) + "%"
-		sel = sel.WhereGroup(" AND ", func(s *bun.SelectQuery) *bun.SelectQuery {
-			return s.Where(`lower(name) LIKE ? ESCAPE '\'`, like).WhereOr(`lower(facts) LIKE ? ESCAPE '\'`, like)
-		})
-	}
-	if q.Health == "" {
-		total, err := sel.Limit(int64(q.Limit)).Offset(int64(offset)).ScanAndCount(ctx)
-		if err != nil {
+	ids := r.find(organization, q)
+	total := len(ids)
+	ids = ids[min(offset, total):min(offset+q.Limit, total)]
+	items := make([]Device, 0, len(ids))
+	if len(ids) > 0 {
+		var rows []row
+		if err := r.db.NewSelect().Model(&rows).ExcludeColumn("health").Where("id IN (?)", bun.List(ids)).Scan(ctx); err != nil {
 			return rest.List[Device]{}, err
 		}
-		items := r.views(rows)
-		return rest.NewList(items, int(total), q.Next(offset, len(items), int(total))), nil
-	}
-	// Health is derived from memory, so it is filtered after reading.
-	if err := sel.Scan(ctx); err != nil {
-		return rest.List[Device]{}, err
-	}
-	var matching []Device
-	for _, d := range r.views(rows) {
-		if string(d.SensorHealth) == q.Health {
-			matching = append(matching, d)
+		byID := make(map[event.DeviceID]*row, len(rows))
+		for i := range rows {
+			byID[rows[i].ID] = &rows[i]
+		}
+		for _, id := range ids {
+			if d := byID[id]; d != nil {
+				items = append(items, r.view(d).Device)
+			}
 		}
 	}
-	page := matching[min(offset, len(matching)):min(offset+q.Limit, len(matching))]
-	return rest.NewList(page, len(matching), q.Next(offset, len(page), len(matching))), nil
+	return rest.NewList(items, total, q.Next(offset, len(items), total)), nil
 }
 
-func likeEscape(s string) string {
-	return strings.NewReplacer(`\`, `\\`, `%`, `\%`, `_`, `\_`).Replace(s)
-}
-
-func (r *Registry) views(rows []row) []Device {
-	items := make([]Device, len(rows))
-	for i := range rows {
-		items[i] = r.view(&rows[i]).Device
+// find returns the ids of the devices that a query selects, by name.
+func (r *Registry) find(organization string, q Query) []event.DeviceID {
+	text := strings.ToLower(strings.TrimSpace(q.Text))
+	now := r.now()
+	type hit struct {
+		name string
+		id   event.DeviceID
 	}
-	return items
+	var hits []hit
+	r.mu.Lock()
+	for id, e := range r.entries {
+		switch {
+		case e.organization != organization:
+		case q.Environment != "" && e.environment != q.Environment:
+		case q.Onboarding != "" && (q.Onboarding == "Offboarded") != e.offboarded:
+		case text != "" && !e.matches(text):
+		case q.Health != "" && r.sensorHealth(e, now) != q.Health:
+		default:
+			hits = append(hits, hit{strings.ToLower(e.name), id})
+		}
+	}
+	r.mu.Unlock()
+	slices.SortFunc(hits, func(a, b hit) int { return cmp.Or(cmp.Compare(a.name, b.name), cmp.Compare(a.id, b.id)) })
+	ids := make([]event.DeviceID, len(hits))
+	for i, h := range hits {
+		ids[i] = h.id
+	}
+	return ids
+}
+
+func (e *entry) matches(text string) bool {
+	return strings.Contains(strings.ToLower(e.name), text) || slices.ContainsFunc(e.addresses, func(a string) bool { return strings.HasPrefix(a, text) })
+}
+
+// Counts are the devices of an environment that are not offboarded.
+type Counts struct {
+	Total     int `json:"total"`
+	Active    int `json:"active" doc:"of sensor health Active"`
+	Protected int `json:"protected" doc:"with real-time protection on"`
+}
+
+// Counts counts the devices of every environment.
+func (r *Registry) Counts(organization string) map[string]Counts {
+	now := r.now()
+	counts := map[string]Counts{}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, e := range r.entries {
+		if e.organization != organization || e.offboarded {
+			continue
+		}
+		c := counts[e.environment]
+		c.Total++
+		if r.sensorHealth(e, now) == Active {
+			c.Active++
+		}
+		if e.report != nil && e.report.Licensed && e.report.RealTimeEnabled {
+			c.Protected++
+		}
+		counts[e.environment] = c
+	}
+	return counts
 }
 
 // Get returns one device.
-func (r *Registry) Get(ctx context.Context, id event.DeviceID) (Details, error) {
+func (r *Registry) Get(ctx context.Context, organization string, id event.DeviceID) (Details, error) {
 	var d row
-	if err := r.db.NewSelect().Model(&d).Where("id = ?", id).Scan(ctx); err != nil {
+	if err := r.db.NewSelect().Model(&d).Where("id = ? AND organization_id = ?", id, organization).Scan(ctx); err != nil {
 		return Details{}, db.NotFound(err, "device", id)
 	}
 	return r.view(&d), nil
 }
 
 func (r *Registry) view(d *row) Details {
+	now := r.now()
 	r.mu.Lock()
-	var l live
-	if known := r.live[d.ID]; known != nil {
-		l = *known
-	}
-	r.mu.Unlock()
-	report, reportedAt := d.Health, d.HealthAt
-	if l.report != nil {
-		report, reportedAt = l.report, &l.reportedAt
-	}
-	seen := d.LastSeen
-	if l.lastSeen.After(seen) {
-		seen = l.lastSeen
-	}
-	if l.connected {
-		seen = r.now().UTC()
+	defer r.mu.Unlock()
+	e := r.entries[d.ID]
+	if e == nil {
+		e = d.entry()
 	}
 	v := Details{
 		Device: Device{
-			ID: string(d.ID), Name: d.Name, Environment: Ref{ID: d.EnvironmentID}, OSPlatform: platform(d.Facts.OS), OSDistribution: d.Facts.Distribution,
+			ID: string(d.ID), Name: d.Name, Environment: rest.Ref{ID: d.EnvironmentID}, OSPlatform: platform(d.Facts.OS), OSDistribution: d.Facts.Distribution,
 			OSVersion: d.Facts.OSVersion, OSName: d.Facts.OSName, Kernel: d.Facts.Kernel, Arch: d.Facts.Arch, AgentVersion: d.Facts.AgentVersion,
-			IPAddresses: d.Facts.IPAddresses, FirstSeen: d.FirstSeen, LastSeen: seen, OnboardingStatus: "Onboarded", Connected: l.connected,
-			RiskLevel: "None", ExposureLevel: "No data available", Tags: []health.Tag{},
-			Protection: Protection{RealTime: "unknown"},
+			IPAddresses: notNil(d.Facts.IPAddresses), FirstSeen: d.FirstSeen, LastSeen: e.seen(now), OnboardingStatus: "Onboarded", Connected: e.connected,
+			RiskLevel: "None", ExposureLevel: "No data available", Tags: []health.Tag{}, SensorHealth: r.sensorHealth(e, now),
+			Protection: Protection{RealTime: "unknown"}, Plan: r.cfg.Tier(d.EnvironmentID),
 		},
-		Health: report, HealthAt: reportedAt,
+		Health: e.report,
 		Policy: PolicyState{ConfirmedVersion: d.PolicyConfirmed, ConfirmedAt: d.PolicyConfirmedAt, Error: d.PolicyError},
 	}
-	if v.IPAddresses == nil {
-		v.IPAddresses = []string{}
-	}
-	if d.OffboardedAt != nil {
+	if e.offboarded {
 		v.OnboardingStatus = "Offboarded"
 	}
-	if report != nil {
-		v.Protection = protectionOf(report)
-		if report.EDRDeviceTags != nil {
-			v.Tags = report.EDRDeviceTags
+	if e.report != nil {
+		v.HealthAt = new(e.reportedAt)
+		v.Conditions = e.report.Conditions
+		v.Protection = protectionOf(e.report)
+		if e.report.EDRDeviceTags != nil {
+			v.Tags = e.report.EDRDeviceTags
 		}
 	}
-	v.SensorHealth = r.sensorHealth(seen, l, report)
+	v.Conditions = notNil(v.Conditions)
 	v.Extension = extensionOf(&v)
 	return v
+}
+
+func notNil[T any](list []T) []T {
+	if list == nil {
+		return []T{}
+	}
+	return list
+}
+
+// seen is when the device was last heard of: now while it is connected.
+func (e *entry) seen(now time.Time) time.Time {
+	if e.connected {
+		return now
+	}
+	return e.lastSeen
 }
 
 func platform(os string) string {
@@ -224,7 +275,7 @@ func platform(os string) string {
 }
 
 func protectionOf(h *health.Report) Protection {
-	p := Protection{RealTime: "off", Scope: h.RealTimeScope, Healthy: h.Healthy, Licensed: h.Licensed}
+	p := Protection{RealTime: "off", Mode: h.RealTimeScope, Healthy: h.Healthy, Licensed: h.Licensed}
 	switch {
 	case h.RealTimeEnabled:
 		p.RealTime = "on"
@@ -236,16 +287,19 @@ func protectionOf(h *health.Report) Protection {
 	return p
 }
 
-func (r *Registry) sensorHealth(seen time.Time, l live, report *health.Report) SensorHealth {
-	silent := r.now().Sub(seen)
+// sensorHealth derives the state from what is in memory; the caller holds mu.
+func (r *Registry) sensorHealth(e *entry, now time.Time) SensorHealth {
+	silent := now.Sub(e.seen(now))
 	switch {
-	case !l.connected && silent > inactiveAfter:
+	case e.offboarded || silent > inactiveAfter:
 		return Inactive
-	case !l.connected && silent > impairedAfter:
+	case silent > impairedAfter:
 		return ImpairedCommunication
-	case report == nil:
+	case e.report == nil:
 		return NoSensorData
-	case report.Licensed && !report.Healthy:
+	case r.cfg.Tier(e.environment) == policy.Off:
+		return Active // it reports, and is told to do nothing else
+	case !e.report.Licensed || !e.report.Healthy:
 		return Misconfigured
 	default:
 		return Active

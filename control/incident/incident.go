@@ -23,6 +23,7 @@ import (
 
 	"github.com/uptrace/bun"
 
+	"komainu/control/access"
 	"komainu/event"
 	"komainu/finding"
 )
@@ -94,16 +95,37 @@ type keyRow struct {
 // Desk holds alerts and incidents. It is safe for concurrent use.
 type Desk struct {
 	db  *bun.DB
-	now func() time.Time
+	cfg Config
+}
+
+// Config is what a desk needs.
+type Config struct {
+	Now func() time.Time
+	// Record writes to the audit log.
+	Record access.Recorder
+	// Changed is told what was made or changed, after it is saved. It must not
+	// block. May be nil.
+	Changed func(Changed)
 }
 
 // New returns the desk over a migrated database.
-func New(d *bun.DB) *Desk { return &Desk{db: d, now: time.Now} }
+func New(d *bun.DB, cfg Config) *Desk {
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	if cfg.Changed == nil {
+		cfg.Changed = func(Changed) {}
+	}
+	return &Desk{db: d, cfg: cfg}
+}
+
+func (d *Desk) now() time.Time { return d.cfg.Now().UTC().Truncate(time.Millisecond) }
 
 // Changed names what a call has made or changed.
 type Changed struct {
 	Alerts    []string
 	Incidents []int64
+	Devices   []event.DeviceID
 }
 
 // Take takes findings that a device has reported. It is atomic: on an error
@@ -134,7 +156,7 @@ func (d *Desk) take(ctx context.Context, tx bun.Tx, organization string, f *find
 	err = tx.NewSelect().Model(&a).Where("id = ?", id).Scan(ctx)
 	switch {
 	case errors.Is(err, sql.ErrNoRows):
-		a = newAlert(organization, id, f, d.now().UTC())
+		a = newAlert(organization, id, f, d.now())
 		if _, err := tx.NewInsert().Model(&a).Exec(ctx); err != nil {
 			return err
 		}
@@ -276,7 +298,7 @@ func (d *Desk) correlate(ctx context.Context, tx bun.Tx, a *alertRow, changed *C
 	}
 	var in incidentRow
 	if len(incidents) == 0 {
-		in = incidentRow{OrganizationID: a.OrganizationID, DeviceID: a.DeviceID, Status: StatusActive, CreatedAt: d.now().UTC(), FirstActivity: a.FirstActivity, LastActivity: a.LastActivity}
+		in = incidentRow{OrganizationID: a.OrganizationID, DeviceID: a.DeviceID, Status: StatusActive, CreatedAt: d.now(), FirstActivity: a.FirstActivity, LastActivity: a.LastActivity}
 		if _, err := tx.NewInsert().Model(&in).Exec(ctx); err != nil {
 			return err
 		}

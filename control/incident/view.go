@@ -16,12 +16,6 @@ import (
 	"komainu/finding"
 )
 
-// Ref names a device; its name is filled in by the caller.
-type Ref struct {
-	ID   string `json:"id"`
-	Name string `json:"name"`
-}
-
 // Rule names what decided.
 type Rule struct {
 	ID      string `json:"id"`
@@ -38,7 +32,7 @@ type Alert struct {
 	Category        string           `json:"category"`
 	Techniques      []string         `json:"techniques"`
 	DetectionSource string           `json:"detectionSource"`
-	Device          Ref              `json:"device"`
+	Device          rest.Ref         `json:"device"`
 	IncidentID      string           `json:"incidentId"`
 	FirstActivity   time.Time        `json:"firstActivity"`
 	LastActivity    time.Time        `json:"lastActivity"`
@@ -59,7 +53,7 @@ type Incident struct {
 	Status           string           `json:"status" doc:"Active, InProgress or Resolved"`
 	Assignee         string           `json:"assignee"`
 	Alerts           AlertCounts      `json:"alerts"`
-	Devices          []Ref            `json:"devices"`
+	Devices          []rest.Ref       `json:"devices"`
 	Categories       []string         `json:"categories"`
 	DetectionSources []string         `json:"detectionSources"`
 	FirstActivity    time.Time        `json:"firstActivity"`
@@ -98,7 +92,7 @@ type IncidentQuery struct {
 func (a *alertRow) view() Alert {
 	v := Alert{
 		ID: a.ID, Title: a.Title, Severity: a.Severity, Status: a.Status, Category: string(a.Category), Techniques: a.Finding.Techniques,
-		DetectionSource: string(a.DetectionSource), Device: Ref{ID: string(a.DeviceID)}, FirstActivity: a.FirstActivity, LastActivity: a.LastActivity,
+		DetectionSource: string(a.DetectionSource), Device: rest.Ref{ID: string(a.DeviceID)}, FirstActivity: a.FirstActivity, LastActivity: a.LastActivity,
 		CreatedAt: a.CreatedAt, ThreatName: a.ThreatName, State: string(a.State), Summary: a.Finding.Summary, Occurrences: a.Occurrences,
 		Rule: Rule(a.Finding.Rule), Test: a.Test,
 	}
@@ -243,7 +237,7 @@ func (d *Desk) pages(ctx context.Context, rows []incidentRow) ([]IncidentPage, e
 	pages := make([]IncidentPage, len(rows))
 	for i, r := range rows {
 		p := IncidentPage{AlertItems: []Alert{}, Incident: Incident{
-			ID: strconv.FormatInt(r.ID, 10), Severity: finding.Informational, Status: r.Status, Assignee: r.Assignee, Devices: []Ref{{ID: string(r.DeviceID)}},
+			ID: strconv.FormatInt(r.ID, 10), Severity: finding.Informational, Status: r.Status, Assignee: r.Assignee, Devices: []rest.Ref{{ID: string(r.DeviceID)}},
 			Categories: []string{}, DetectionSources: []string{}, FirstActivity: r.FirstActivity, LastActivity: r.LastActivity, CreatedAt: r.CreatedAt,
 		}}
 		for j := range alerts {

@@ -9,12 +9,16 @@ package plan
 
 import (
 	"context"
-	"crypto/ed25519"
 	"embed"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
 	"time"
 
 	"github.com/uptrace/bun"
 
+	"komainu/control/access"
 	"komainu/control/db"
 	"komainu/control/rest"
 	"komainu/fault"
@@ -43,13 +47,6 @@ type row struct {
 	UpdatedBy      string
 }
 
-// Counts are the devices of an environment.
-type Counts struct {
-	Total     int `json:"total"`
-	Active    int `json:"active"`
-	Protected int `json:"protected"`
-}
-
 // Environment is the scope of a plan.
 type Environment struct {
 	ID        string      `json:"id"`
@@ -57,7 +54,6 @@ type Environment struct {
 	Kind      string      `json:"kind"`
 	CreatedAt time.Time   `json:"createdAt"`
 	Plan      policy.Tier `json:"plan" doc:"off, P1 or P2"`
-	Devices   Counts      `json:"devices"`
 }
 
 // Setting is a setting of a plan as the page shows it.
@@ -88,7 +84,7 @@ type Settings struct {
 type Change struct {
 	Version     uint64                  `json:"version" doc:"version that the change is based on"`
 	Servers     bool                    `json:"servers"`
-	Tier        policy.Tier             `json:"tier" enum:"P1,P2"`
+	Tier        policy.Tier             `json:"tier,omitempty" enum:"P1,P2" required:"false" doc:"left out: stays, and is P2 for a plan that is switched on"`
 	Settings    map[string]bool         `json:"settings,omitempty" doc:"settings by id; one that is not named stays"`
 	Filesystems []policy.FilesystemRule `json:"filesystems,omitempty" required:"false"`
 }
@@ -96,44 +92,101 @@ type Change struct {
 // Plans holds environments and their plans. It is safe for concurrent use.
 type Plans struct {
 	db  *bun.DB
-	key ed25519.PrivateKey
-	now func() time.Time
+	cfg Config
+
+	mu    sync.Mutex
+	tiers map[string]policy.Tier // plan by environment, of what is committed
 }
 
-// New returns the plans over a migrated database; key signs policies.
-func New(d *bun.DB, key ed25519.PrivateKey) *Plans {
-	return &Plans{db: d, key: key, now: time.Now}
+// Config is what Plans needs.
+type Config struct {
+	// Sign signs a policy with the policy key.
+	Sign func(*policy.Document) (policy.Signed, error)
+	Now  func() time.Time
+	// Record writes to the audit log.
+	Record access.Recorder
+	// Changed is told which environment's plan changed, after it is saved. It
+	// must not block. May be nil.
+	Changed func(environment string)
+}
+
+// Open reads the plans from a migrated database.
+func Open(ctx context.Context, d *bun.DB, cfg Config) (*Plans, error) {
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	if cfg.Changed == nil {
+		cfg.Changed = func(string) {}
+	}
+	p := &Plans{db: d, cfg: cfg, tiers: map[string]policy.Tier{}}
+	var rows []row
+	if err := d.NewSelect().Model(&rows).Scan(ctx); err != nil {
+		return nil, fmt.Errorf("read environments: %w", err)
+	}
+	for i := range rows {
+		p.tiers[rows[i].ID] = rows[i].plan()
+	}
+	return p, nil
+}
+
+func (p *Plans) now() time.Time { return p.cfg.Now().UTC().Truncate(time.Millisecond) }
+
+// Tier returns the plan of an environment: off for one that does not exist.
+func (p *Plans) Tier(environment string) policy.Tier {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if t, ok := p.tiers[environment]; ok {
+		return t
+	}
+	return policy.Off
+}
+
+func (p *Plans) committed(e *row) {
+	p.mu.Lock()
+	p.tiers[e.ID] = e.plan()
+	p.mu.Unlock()
+	p.cfg.Changed(e.ID)
 }
 
 // Begin makes a first environment when there is none.
 func (p *Plans) Begin(ctx context.Context, organization, name string) error {
 	n, err := p.db.NewSelect().Model((*row)(nil)).Count(ctx)
 	if err == nil && n == 0 {
-		_, err = p.Create(ctx, organization, name, "")
+		_, err = p.Create(ctx, organization, name)
 	}
 	return err
 }
 
 // Create makes an environment, with the plan off.
-func (p *Plans) Create(ctx context.Context, organization, name, by string) (Environment, error) {
+func (p *Plans) Create(ctx context.Context, organization, name string) (Environment, error) {
+	name = strings.TrimSpace(name)
 	if name == "" || len([]rune(name)) > 100 {
 		return Environment{}, fault.New(fault.Invalid, "an environment's name has 1 to 100 characters")
 	}
-	now := p.now().UTC()
-	e := row{ID: rest.NewID(), OrganizationID: organization, Name: name, Kind: "onprem", CreatedAt: now, Tier: policy.P2,
-		Settings: map[string]bool{}, Filesystems: []policy.FilesystemRule{}, Version: 1, UpdatedAt: now, UpdatedBy: by}
-	n, err := p.db.NewSelect().Model((*row)(nil)).Where("organization_id = ? AND name = ?", organization, name).Count(ctx)
-	if err == nil && n > 0 {
-		err = fault.New(fault.Conflict, "there is an environment %q already", name)
-	}
+	now := p.now()
+	e := &row{ID: rest.NewID(), OrganizationID: organization, Name: name, Kind: "onprem", CreatedAt: now, Tier: policy.P2,
+		Settings: map[string]bool{}, Filesystems: []policy.FilesystemRule{}, Version: 1, UpdatedAt: now, UpdatedBy: access.ActorOf(ctx).Name}
+	err := p.db.RunInTx(ctx, nil, func(ctx context.Context, tx bun.Tx) error {
+		n, err := tx.NewSelect().Model((*row)(nil)).Where("organization_id = ? AND name = ?", organization, name).Count(ctx)
+		if err == nil && n > 0 {
+			err = fault.New(fault.Conflict, "there is an environment %q already", name)
+		}
+		if err != nil {
+			return err
+		}
+		if _, err := tx.NewInsert().Model(e).Exec(ctx); err != nil {
+			return err
+		}
+		return p.cfg.Record(ctx, tx, access.Change{Action: "environment.create", Target: e.ID, Name: e.Name})
+	})
 	if err != nil {
 		return Environment{}, err
 	}
-	_, err = p.db.NewInsert().Model(&e).Exec(ctx)
-	return e.view(), err
+	p.committed(e)
+	return e.view(), nil
 }
 
-// List returns the environments by name. Counts are filled in by the caller.
+// List returns the environments by name.
 func (p *Plans) List(ctx context.Context, organization string) ([]Environment, error) {
 	var rows []row
 	if err := p.db.NewSelect().Model(&rows).Where("organization_id = ?", organization).Order("name").Scan(ctx); err != nil {
@@ -207,15 +260,24 @@ func (e *row) settings() Settings {
 
 // Save changes the plan of an environment. It refuses a stale version, and a
 // setting that cannot be switched on.
-func (p *Plans) Save(ctx context.Context, organization, id, by string, c Change) (Settings, error) {
+func (p *Plans) Save(ctx context.Context, organization, id string, c Change) (Settings, error) {
 	var e row
+	by := access.ActorOf(ctx).Name
 	err := p.db.RunInTx(ctx, nil, func(ctx context.Context, tx bun.Tx) error {
 		var err error
 		if e, err = p.row(ctx, tx, organization, id); err != nil {
 			return err
 		}
+		was := e.settings()
 		if c.Version != e.Version {
 			return fault.New(fault.Conflict, "the plan was changed meanwhile by %s (version %d, yours was %d); reload the page and change it again", nobody(e.UpdatedBy), e.Version, c.Version)
+		}
+		switch {
+		case c.Tier != "":
+		case c.Servers && !e.Servers:
+			c.Tier = policy.P2
+		default:
+			c.Tier = e.Tier
 		}
 		if c.Tier != policy.P1 && c.Tier != policy.P2 {
 			return fault.New(fault.Invalid, "tier %q: want P1 or P2", c.Tier)
@@ -234,13 +296,16 @@ func (p *Plans) Save(ctx context.Context, organization, id, by string, c Change)
 			}
 			e.Filesystems = c.Filesystems
 		}
-		e.Version, e.UpdatedAt, e.UpdatedBy = e.Version+1, p.now().UTC(), by
-		_, err = tx.NewUpdate().Model(&e).WherePK().Exec(ctx)
-		return err
+		e.Version, e.UpdatedAt, e.UpdatedBy = e.Version+1, p.now(), by
+		if _, err = tx.NewUpdate().Model(&e).WherePK().Exec(ctx); err != nil {
+			return err
+		}
+		return p.cfg.Record(ctx, tx, access.Change{Action: "plan.change", Target: e.ID, Name: e.Name, Detail: differences(was, e.settings())})
 	})
 	if err != nil {
 		return Settings{}, err
 	}
+	p.committed(&e)
 	return e.settings(), nil
 }
 
@@ -249,6 +314,26 @@ func nobody(name string) string {
 		return "somebody"
 	}
 	return name
+}
+
+// differences says what a change of a plan did, for the audit log.
+func differences(was, is Settings) map[string]any {
+	d := map[string]any{"version": is.Version}
+	if was.Servers != is.Servers {
+		d["servers"] = []bool{was.Servers, is.Servers}
+	}
+	if was.Tier != is.Tier {
+		d["tier"] = []policy.Tier{was.Tier, is.Tier}
+	}
+	if !slices.Equal(was.Filesystems, is.Filesystems) {
+		d["filesystems"] = [][]policy.FilesystemRule{was.Filesystems, is.Filesystems}
+	}
+	for i, s := range is.Settings {
+		if was.Settings[i].Enabled != s.Enabled {
+			d[s.ID] = []bool{was.Settings[i].Enabled, s.Enabled}
+		}
+	}
+	return d
 }
 
 // choose lays choices over the settings. What a lower tier does not have is
@@ -315,6 +400,6 @@ func (p *Plans) Policy(ctx context.Context, organization, environment, device st
 	if err := doc.Validate(); err != nil {
 		return policy.Signed{}, 0, err
 	}
-	signed, err := policy.Sign(&doc, p.key)
+	signed, err := p.cfg.Sign(&doc)
 	return signed, e.Version, err
 }

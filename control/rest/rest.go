@@ -135,6 +135,12 @@ func (p Paging) Next(offset, got, total int) string {
 	return strconv.Itoa(offset + got)
 }
 
+// Ref names something that has a page of its own.
+type Ref struct {
+	ID   string `json:"id"`
+	Name string `json:"name"`
+}
+
 // List is the body of list routes.
 type List[T any] struct {
 	Items []T    `json:"items"`

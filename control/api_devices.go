@@ -1,0 +1,118 @@
+package control
+
+import (
+	"context"
+	"time"
+
+	"komainu/control/access"
+	"komainu/control/device"
+	"komainu/control/rest"
+	"komainu/event"
+)
+
+type deviceInput struct {
+	ID event.DeviceID `path:"id" doc:"id of a device"`
+}
+
+func (a *api) listDevices(ctx context.Context, in *device.Query) (rest.List[device.Device], error) {
+	organization := access.ActorOf(ctx).Organization
+	list, err := a.devices.List(ctx, organization, *in)
+	if err != nil {
+		return list, err
+	}
+	names, err := a.environmentNames(ctx, organization)
+	if err != nil {
+		return list, err
+	}
+	risks, err := a.desk.Risks(ctx, organization)
+	if err != nil {
+		return list, err
+	}
+	for i := range list.Items {
+		d := &list.Items[i]
+		d.Environment.Name = names[d.Environment.ID]
+		if r, ok := risks[event.DeviceID(d.ID)]; ok {
+			d.ActiveAlerts, d.RiskLevel = r.Active, r.Severity.String()
+		}
+	}
+	return list, nil
+}
+
+func (a *api) environmentNames(ctx context.Context, organization string) (map[string]string, error) {
+	list, err := a.plans.List(ctx, organization)
+	names := make(map[string]string, len(list))
+	for _, e := range list {
+		names[e.ID] = e.Name
+	}
+	return names, err
+}
+
+func (a *api) device(ctx context.Context, in *deviceInput) (device.Details, error) {
+	organization := access.ActorOf(ctx).Organization
+	d, err := a.devices.Get(ctx, organization, in.ID)
+	if err != nil {
+		return d, err
+	}
+	e, err := a.plans.Get(ctx, organization, d.Environment.ID)
+	if err != nil {
+		return d, err
+	}
+	settings, err := a.plans.Settings(ctx, organization, e.ID)
+	if err != nil {
+		return d, err
+	}
+	risks, err := a.desk.Risks(ctx, organization)
+	if err != nil {
+		return d, err
+	}
+	if r, ok := risks[in.ID]; ok {
+		d.ActiveAlerts, d.RiskLevel = r.Active, r.Severity.String()
+	}
+	d.Environment.Name, d.Policy.Version = e.Name, settings.Version
+	d.Certificate, err = a.certificate(ctx, in.ID)
+	return d, err
+}
+
+type revokeInput struct {
+	ID   event.DeviceID `path:"id" doc:"id of a device"`
+	Body struct {
+		Reason string `json:"reason,omitempty" maxLength:"500"`
+	}
+}
+
+// revokeDevice offboards a device: its certificates stop working at once, its
+// history stays.
+func (a *api) revokeDevice(ctx context.Context, in *revokeInput) (device.Details, error) {
+	if err := a.offboard(ctx, access.ActorOf(ctx).Organization, in.ID, in.Body.Reason); err != nil {
+		return device.Details{}, err
+	}
+	return a.device(ctx, &deviceInput{in.ID})
+}
+
+// timelineInput selects events of a device.
+type timelineInput struct {
+	ID     event.DeviceID `path:"id" doc:"id of a device"`
+	From   time.Time      `query:"from" doc:"not before"`
+	To     time.Time      `query:"to" doc:"before"`
+	Action []event.Action `query:"action" doc:"only these actions, separated by commas"`
+	Text   string         `query:"q" maxLength:"256" doc:"part of a path, a command line, an address, …"`
+	Limit  int            `query:"limit" minimum:"1" maximum:"1000" default:"100"`
+	Cursor string         `query:"cursor" doc:"next of the previous page"`
+}
+
+func (a *api) deviceTimeline(ctx context.Context, in *timelineInput) (rest.List[EventView], error) {
+	organization := access.ActorOf(ctx).Organization
+	if _, err := a.devices.Get(ctx, organization, in.ID); err != nil {
+		return rest.List[EventView]{}, err
+	}
+	events, next, err := a.timeline(ctx, organization, in)
+	if err != nil {
+		return rest.List[EventView]{}, err
+	}
+	var items []EventView
+	for i := range events {
+		items = append(items, eventView(&events[i]))
+	}
+	// A timeline is not counted: that would read all of it.
+	return rest.NewList(items, len(items), next), nil
+}

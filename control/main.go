@@ -1,0 +1,163 @@
+package control
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"go.yaml.in/yaml/v3"
+
+	"komainu/control/access"
+	"komainu/control/audit"
+	"komainu/control/db"
+	"komainu/fault"
+)
+
+const usage = `usage: komainu-control COMMAND [flags]
+
+  run            run the control plane
+  admin reset    make a new one-time password for the user admin; works while the control plane runs
+  config check   say what is wrong with the configuration
+  config show    print the configuration in effect
+  version        print the version
+
+Flags of all commands:
+  --config FILE    configuration in YAML
+  --state DIR      folder that holds everything the control plane keeps
+Flags of run:
+  --listen ADDR    address and port, 127.0.0.1:8443 by default
+  --hostname NAME  name or address under which browsers and agents reach it; may be repeated
+  --print-once FD  write the one-time password of the first start to this descriptor, not to standard output
+`
+
+// Main is the command komainu-control. It returns the exit code.
+func Main(version string) int {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	return Command(ctx, os.Args[1:], Env{Version: version, Stdout: os.Stdout, Stderr: os.Stderr, Secret: os.Stdout})
+}
+
+// Command runs one command in the given world.
+func Command(ctx context.Context, args []string, env Env) int {
+	err := command(ctx, args, env)
+	switch {
+	case errors.Is(err, flag.ErrHelp):
+		fmt.Fprint(env.Stdout, usage)
+		return fault.ExitOK
+	case err != nil:
+		fmt.Fprintln(env.Stderr, "komainu-control:", err)
+	}
+	return fault.Exit(err)
+}
+
+type repeated []string
+
+func (r *repeated) String() string     { return strings.Join(*r, ",") }
+func (r *repeated) Set(s string) error { *r = append(*r, s); return nil }
+
+func command(ctx context.Context, args []string, env Env) error {
+	name, rest := "", args
+	for len(rest) > 0 && !strings.HasPrefix(rest[0], "-") {
+		name, rest = strings.TrimSpace(name+" "+rest[0]), rest[1:]
+	}
+	flags := flag.NewFlagSet(name, flag.ContinueOnError)
+	flags.SetOutput(io.Discard)
+	var hostnames repeated
+	file := flags.String("config", "", "")
+	state := flags.String("state", "", "")
+	address := flags.String("listen", "", "")
+	descriptor := flags.Int("print-once", -1, "")
+	flags.Var(&hostnames, "hostname", "")
+	if err := flags.Parse(rest); err != nil {
+		if errors.Is(err, flag.ErrHelp) {
+			return err
+		}
+		return fault.New(fault.Invalid, "%w; komainu-control --help lists the flags", err)
+	}
+	if flags.NArg() > 0 {
+		return fault.New(fault.Invalid, "%q comes after the flags; komainu-control --help shows the order", flags.Arg(0))
+	}
+	cfg := DefaultConfig()
+	if *file != "" {
+		var err error
+		if cfg, err = LoadConfig(*file); err != nil {
+			return err
+		}
+	}
+	if *state != "" {
+		dir, err := filepath.Abs(*state)
+		if err != nil {
+			return err
+		}
+		cfg.State = dir
+	}
+	if *address != "" {
+		cfg.Listen = *address
+	}
+	if hostnames != nil {
+		cfg.Hostnames = hostnames
+	}
+	switch name {
+	case "run":
+		if *descriptor >= 0 {
+			f := os.NewFile(uintptr(*descriptor), "print-once")
+			if f == nil {
+				return fault.New(fault.Invalid, "--print-once %d: no such descriptor", *descriptor)
+			}
+			defer f.Close()
+			env.Secret = f
+		}
+		return Run(ctx, cfg, env)
+	case "admin reset":
+		return resetAdmin(ctx, cfg, env)
+	case "config check":
+		if err := cfg.Validate(); err != nil {
+			return err
+		}
+		fmt.Fprintln(env.Stdout, "the configuration is good")
+		return nil
+	case "config show":
+		text, err := yaml.Marshal(cfg)
+		if err != nil {
+			return err
+		}
+		_, err = env.Stdout.Write(text)
+		return err
+	case "version":
+		fmt.Fprintln(env.Stdout, "komainu-control", env.Version)
+		return nil
+	case "", "help":
+		fmt.Fprint(env.Stderr, usage)
+		return fault.New(fault.Invalid, "name a command")
+	default:
+		return fault.New(fault.Invalid, "there is no command %q; komainu-control --help lists them", name)
+	}
+}
+
+// resetAdmin is for someone on the host: who can write the state may
+// administer it.
+func resetAdmin(ctx context.Context, cfg Config, env Env) error {
+	if _, err := os.Stat(filepath.Join(cfg.State, db.File)); err != nil {
+		return fault.Wrap(fault.NotFound, err, "there is no state in %s; name the folder with --state", cfg.State)
+	}
+	state, err := openState(ctx, cfg.State)
+	if err != nil {
+		return err
+	}
+	defer state.Close()
+	users := access.New(state, access.Config{Log: cfg.Log.logger(env.Stderr), Hashing: env.Hashing, Record: audit.New(state, time.Now).Record})
+	name, password, err := users.ResetAdmin(ctx)
+	if err != nil {
+		return db.Explain(err)
+	}
+	fmt.Fprintf(env.Stdout, "%s one-time password: %s\nSign in with it and choose a new one; sessions of this user have ended.\n", name, password)
+	return nil
+}

@@ -1,0 +1,46 @@
+package control
+
+import (
+	"komainu/control/access"
+	"komainu/control/rest"
+)
+
+// routes is the table of the API: what it answers and who may use it.
+func (a *api) routes() []rest.Route {
+	return []rest.Route{
+		rest.Full("POST /api/v1/session", rest.Public, "Sign in", a.access.SignIn),
+		rest.JSON("GET /api/v1/session", rest.SignedIn, "Who is signed in", a.access.Session),
+		rest.Full("DELETE /api/v1/session", rest.SignedIn, "Sign out", a.access.SignOut),
+		rest.JSON("POST /api/v1/session/password", rest.SignedIn, "Change one's own password", a.access.ChangePassword),
+		rest.JSON("GET /api/v1/users", access.ManageUsers, "List users", a.access.ListUsers),
+		rest.JSON("POST /api/v1/users", access.ManageUsers, "Create a user with a one-time password", a.access.CreateUser),
+		rest.JSON("PATCH /api/v1/users/{id}", access.ManageUsers, "Change the role of a user, or reset the password", a.access.ChangeUser),
+		rest.Empty("DELETE /api/v1/users/{id}", access.ManageUsers, "Delete a user", a.access.DeleteUser),
+		rest.JSON("GET /api/v1/tokens", access.ManageTokens, "List API tokens", a.access.ListTokens),
+		rest.JSON("POST /api/v1/tokens", access.ManageTokens, "Create an API token", a.access.CreateToken),
+		rest.Empty("DELETE /api/v1/tokens/{id}", access.ManageTokens, "Delete an API token", a.access.DeleteToken),
+		rest.JSON("GET /api/v1/audit", access.ReadAudit, "List changes by people and tokens, newest first", a.audit.List),
+		rest.JSON("GET /api/v1/organization", access.ReadPlans, "The organization", a.access.GetOrganization),
+
+		rest.JSON("GET /api/v1/environments", access.ReadPlans, "List environments", a.listEnvironments),
+		rest.JSON("POST /api/v1/environments", access.ManagePlans, "Create an environment", a.createEnvironment),
+		rest.JSON("GET /api/v1/environments/{id}", access.ReadPlans, "An environment", a.environment),
+		rest.JSON("GET /api/v1/environments/{id}/plan", access.ReadPlans, "The plan of an environment with its settings", a.plan),
+		rest.JSON("PUT /api/v1/environments/{id}/plan", access.ManagePlans, "Change the plan of an environment", a.savePlan),
+		rest.JSON("GET /api/v1/plans", access.ReadPlans, "What each plan provides", a.comparePlans),
+
+		rest.JSON("GET /api/v1/devices", access.ReadDevices, "List devices by name", a.listDevices),
+		rest.JSON("GET /api/v1/devices/{id}", access.ReadDevices, "A device with its health, policy and certificate", a.device),
+		rest.JSON("POST /api/v1/devices/{id}/revoke", access.ManageDevices, "Offboard a device: its certificates stop working", a.revokeDevice),
+		rest.JSON("GET /api/v1/devices/{id}/timeline", access.ReadDevices, "Events of a device, newest first", a.deviceTimeline),
+
+		rest.JSON("GET /api/v1/alerts", access.ReadAlerts, "List alerts, newest activity first", a.listAlerts),
+		rest.JSON("GET /api/v1/alerts/{id}", access.ReadAlerts, "An alert with evidence, process tree and events", a.alert),
+		rest.JSON("PATCH /api/v1/alerts/{id}", access.TriageAlerts, "Change the status of an alert", a.changeAlert),
+		rest.JSON("GET /api/v1/incidents", access.ReadAlerts, "List incidents, newest activity first", a.listIncidents),
+		rest.JSON("GET /api/v1/incidents/{id}", access.ReadAlerts, "An incident with its alerts", a.incident),
+		rest.JSON("PATCH /api/v1/incidents/{id}", access.TriageAlerts, "Change status or assignee of an incident", a.changeIncident),
+
+		rest.Plain("GET /api/v1/stream", rest.SignedIn, "Changes as server-sent events: device, alert, incident, plan", "text/event-stream", a.stream),
+	}
+}

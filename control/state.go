@@ -1,0 +1,33 @@
+package control
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+
+	"github.com/uptrace/bun"
+
+	"komainu/control/access"
+	"komainu/control/audit"
+	"komainu/control/db"
+	"komainu/control/device"
+	"komainu/control/incident"
+	"komainu/control/plan"
+)
+
+// migrations are the tables of all slices.
+func migrations() []fs.FS {
+	return []fs.FS{access.Migrations, audit.Migrations, device.Migrations, plan.Migrations, incident.Migrations}
+}
+
+// openState opens the database of a state folder and brings it up to date.
+func openState(ctx context.Context, dir string) (*bun.DB, error) {
+	state, err := db.Open(dir)
+	if err != nil {
+		return nil, err
+	}
+	if err := db.Migrate(ctx, state, migrations()...); err != nil {
+		return nil, errors.Join(err, state.Close())
+	}
+	return state, nil
+}
