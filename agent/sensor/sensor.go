@@ -86,8 +86,7 @@ type WatchStatus struct {
 	Reason      string   // why not everything is watched
 }
 
-// Counters of a sensor since Open. Produced = Emitted + Lost + Own + Repeated
-// + Foreign, where the kernel counts what is produced.
+// Counters of a sensor since Open.
 type Counters struct {
 	Emitted  uint64 // events handed on
 	Lost     uint64 // dropped by the kernel or a queue, reported as EventsLost

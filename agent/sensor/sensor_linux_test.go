@@ -255,6 +255,7 @@ func TestSensitiveFilesAreNoticed(t *testing.T) {
 }
 
 func TestReadsAreToldFromWrites(t *testing.T) {
+	need.Program(t, "python3")
 	w := watch(t, sensor.Config{EBPF: true})
 	file := w.write("home/.pgpass", "x")
 	w.noticed(file, event.DatabaseSecrets)

@@ -75,7 +75,7 @@ type Watch struct {
 	missed    bool      // something may have appeared unseen since
 	looked    time.Time // the last search
 
-	repeated, unread atomic.Uint64
+	repeated atomic.Uint64
 }
 
 // State is what a watch covers.
@@ -197,7 +197,6 @@ func (w *Watch) drain(group int, buffer []byte, f func(notice)) error {
 		case errors.Is(err, unix.EINVAL), errors.Is(err, unix.EBADF), errors.Is(err, unix.EFAULT):
 			return fmt.Errorf("read opens: %w", err)
 		case err != nil: // the file of one event could not be opened, the event is gone
-			w.unread.Add(1)
 			w.lost++
 			continue
 		}
