@@ -1,0 +1,209 @@
+package enrol
+
+import (
+	"context"
+	"crypto/ed25519"
+	"crypto/x509"
+	"encoding/base64"
+	"encoding/json"
+	"encoding/pem"
+	"errors"
+	"net"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/uptrace/bun"
+
+	"komainu/control/rest"
+	"komainu/event"
+	"komainu/fault"
+)
+
+// Registration is what a device learns of where it belongs.
+type Registration struct {
+	Device       event.DeviceID
+	Organization string // id
+	Environment  string // name
+}
+
+// Registrar creates devices.
+type Registrar interface {
+	// Register creates a device in an environment from what its agent tells of
+	// the host (a JSON object). Errors: fault.Invalid for facts that cannot be
+	// used, fault.NotFound when the environment is gone.
+	Register(ctx context.Context, environment string, facts json.RawMessage) (Registration, error)
+}
+
+// maxBody is more than a request and the facts of a host need.
+const maxBody = 64 << 10
+
+type enrolRequest struct {
+	Secret string          `json:"token"`
+	CSR    string          `json:"csr"`
+	Facts  json.RawMessage `json:"facts"`
+}
+
+// identity is the answer to enrolment and renewal.
+type identity struct {
+	Device       event.DeviceID `json:"device"`
+	Organization string         `json:"organization,omitempty"`
+	Environment  string         `json:"environment,omitempty"`
+	Certificate  string         `json:"certificate"`         // PEM
+	CA           string         `json:"ca,omitempty"`        // PEM
+	PolicyKey    string         `json:"policyKey,omitempty"` // base64 of an Ed25519 key
+	NotAfter     time.Time      `json:"notAfter"`
+}
+
+// Handler serves POST /agent/v1/enrol, POST /agent/v1/renew and GET
+// /agent/v1/ping. protocol is what ping tells.
+func (a *Authority) Handler(reg Registrar, protocol int) http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("POST /agent/v1/enrol", func(w http.ResponseWriter, r *http.Request) {
+		a.answer(w, r, func(ctx context.Context) (any, error) { return a.enrol(ctx, r, reg) })
+	})
+	mux.HandleFunc("POST /agent/v1/renew", func(w http.ResponseWriter, r *http.Request) {
+		a.answer(w, r, func(ctx context.Context) (any, error) { return a.renew(ctx, r) })
+	})
+	mux.HandleFunc("GET /agent/v1/ping", func(w http.ResponseWriter, r *http.Request) {
+		a.answer(w, r, func(context.Context) (any, error) {
+			return map[string]any{"time": a.cfg.Now().UTC(), "protocol": protocol}, nil
+		})
+	})
+	return mux
+}
+
+func (a *Authority) answer(w http.ResponseWriter, r *http.Request, f func(context.Context) (any, error)) {
+	r.Body = http.MaxBytesReader(w, r.Body, maxBody)
+	body, err := f(r.Context())
+	if err != nil {
+		a.cfg.Log.Info("an agent was refused", "path", r.URL.Path, "remote", r.RemoteAddr, "error", err)
+		rest.Write(w, a.cfg.Log, err)
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	_ = json.NewEncoder(w).Encode(body) // the agent is gone: it asks again
+}
+
+func decode(r *http.Request, v any) error {
+	dec := json.NewDecoder(r.Body)
+	dec.DisallowUnknownFields()
+	err := dec.Decode(v)
+	if tooLarge, ok := errors.AsType[*http.MaxBytesError](err); ok {
+		return fault.New(fault.Exhausted, "the body is larger than %d bytes", tooLarge.Limit)
+	}
+	if err != nil {
+		return fault.New(fault.Invalid, "the body is not the JSON that is expected: %w", err)
+	}
+	return nil
+}
+
+func (a *Authority) enrol(ctx context.Context, r *http.Request, reg Registrar) (identity, error) {
+	address, _, err := net.SplitHostPort(r.RemoteAddr)
+	if err != nil {
+		address = r.RemoteAddr
+	}
+	if !a.limits.allow(address, a.cfg.Now()) {
+		return identity{}, fault.New(fault.Exhausted, "too many failed enrolments from %s; wait a minute", address)
+	}
+	var req enrolRequest
+	if err := decode(r, &req); err != nil {
+		return identity{}, err
+	}
+	csr, err := parseRequest([]byte(req.CSR))
+	if err != nil {
+		return identity{}, err
+	}
+	var t Token
+	// The use is spent first and given back when the rest fails: the registrar
+	// has tables of its own, which a transaction here would lock out.
+	err = a.cfg.DB.RunInTx(ctx, nil, func(ctx context.Context, tx bun.Tx) error {
+		t, err = a.use(ctx, tx, req.Secret)
+		return err
+	})
+	if err != nil {
+		a.limits.failed(address, a.cfg.Now())
+		return identity{}, err
+	}
+	id, err := a.register(ctx, reg, t, req, csr)
+	if err != nil {
+		_, back := a.cfg.DB.NewUpdate().Model(&t).Set("uses = uses - 1").WherePK().Exec(ctx)
+		return identity{}, errors.Join(err, back)
+	}
+	return id, nil
+}
+
+func (a *Authority) register(ctx context.Context, reg Registrar, t Token, req enrolRequest, csr *x509.CertificateRequest) (identity, error) {
+	device, err := reg.Register(ctx, t.EnvironmentID, req.Facts)
+	if err != nil {
+		return identity{}, err
+	}
+	cert, err := a.issue(ctx, a.cfg.DB, device.Device, csr)
+	if err != nil {
+		return identity{}, err
+	}
+	a.cfg.Log.Info("a device has enrolled", "device", device.Device, "environment", device.Environment, "token", t.ID)
+	id := identity{
+		Device: device.Device, Organization: device.Organization, Environment: device.Environment,
+		Certificate: string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert.Raw})), CA: string(a.ca.pem), NotAfter: cert.NotAfter,
+	}
+	id.PolicyKey = base64.StdEncoding.EncodeToString(a.policy.Public().(ed25519.PublicKey))
+	return id, nil
+}
+
+func (a *Authority) renew(ctx context.Context, r *http.Request) (identity, error) {
+	// An expired certificate is good enough here, a revoked one is not.
+	device, _, err := a.peer(ctx, r.TLS)
+	if err != nil {
+		return identity{}, err
+	}
+	var req struct {
+		CSR string `json:"csr"`
+	}
+	if err := decode(r, &req); err != nil {
+		return identity{}, err
+	}
+	csr, err := parseRequest([]byte(req.CSR))
+	if err != nil {
+		return identity{}, err
+	}
+	cert, err := a.issue(ctx, a.cfg.DB, device, csr)
+	if err != nil {
+		return identity{}, err
+	}
+	return identity{Device: device, Certificate: string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert.Raw})), NotAfter: cert.NotAfter}, nil
+}
+
+// limiter bounds failed enrolments per address and minute, so that secrets
+// cannot be guessed nor the database kept busy.
+type limiter struct {
+	mu       sync.Mutex
+	minute   time.Time
+	failures map[string]int
+}
+
+const failuresPerMinute = 30
+
+func newLimiter() *limiter { return &limiter{failures: map[string]int{}} }
+
+func (l *limiter) roll(now time.Time) {
+	if m := now.Truncate(time.Minute); !m.Equal(l.minute) {
+		l.minute, l.failures = m, map[string]int{}
+	}
+}
+
+func (l *limiter) allow(address string, now time.Time) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.roll(now)
+	return l.failures[address] < failuresPerMinute
+}
+
+func (l *limiter) failed(address string, now time.Time) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.roll(now)
+	if len(l.failures) < 100_000 {
+		l.failures[address]++
+	}
+}
