@@ -5,6 +5,7 @@
 package need
 
 import (
+	"fmt"
 	"os"
 	"os/exec"
 	"slices"
@@ -43,4 +44,26 @@ func Program(t testing.TB, name string) {
 		t.Fatalf("needs the program %s, which dev test installs", name)
 	}
 	t.Skipf("needs the program %s", name)
+}
+
+// Kernel needs Linux of at least this version, "5.19" for example. The promise
+// "root" says nothing of the kernel: an older one always skips.
+func Kernel(t testing.TB, version string) {
+	t.Helper()
+	release, err := os.ReadFile("/proc/sys/kernel/osrelease")
+	if err != nil {
+		t.Skipf("needs Linux %s", version)
+	}
+	if older(string(release), version) {
+		t.Skipf("needs Linux %s; this is %s", version, strings.TrimSpace(string(release)))
+	}
+}
+
+// older compares the two leading numbers of kernel releases.
+func older(release, version string) bool {
+	var have, want [2]int
+	// What cannot be read stays 0, which is older than everything.
+	_, _ = fmt.Sscanf(release, "%d.%d", &have[0], &have[1])
+	_, _ = fmt.Sscanf(version, "%d.%d", &want[0], &want[1])
+	return slices.Compare(have[:], want[:]) < 0
 }
