@@ -80,6 +80,8 @@ export interface Device {
   osPlatform: string
   osDistribution: string
   osVersion: string
+  /** What the distribution calls itself. */
+  osName?: string
   kernel: string
   arch: string
   agentVersion: string
@@ -91,8 +93,8 @@ export interface Device {
   connected: boolean
   riskLevel: string
   activeAlerts: number
-  protection: { realTime: string; mode: string; healthy: boolean; licensed: boolean }
-  tags?: string[] | null
+  protection: { realTime: string; scope?: string; healthy: boolean; licensed: boolean }
+  tags?: { key: string; value: string }[] | null
   plan: string
   exposureLevel: string
 }
@@ -114,11 +116,11 @@ export interface HealthReport extends Record<string, unknown> {
 }
 
 export interface DeviceDetail extends Device {
-  health: HealthReport | null
+  health?: HealthReport | null
   extension: { name: string; version: string; provisioningState: string; message?: string }
   certificate?: { serial: string; notAfter: string } | null
-  policy?: { version: number; confirmedVersion: number; confirmedAt?: string } | null
-  conditions?: Condition[] | null
+  healthAt?: string | null
+  policy?: { version: number; confirmedVersion: number; confirmedAt?: string | null; error?: string } | null
 }
 
 export interface ProcessInfo {
@@ -183,6 +185,8 @@ export interface Alert {
   threatName?: string
   state?: string
   summary: string
+  /** How many findings this alert stands for. */
+  occurrences?: number
   rule?: { id: string; name: string; version: string }
   test?: boolean
 }

@@ -2,7 +2,6 @@ import { Button, Field, Input, makeStyles, MessageBar, MessageBarBody, Text, tok
 import { useState, type FormEvent } from 'react'
 import { useTranslation } from 'react-i18next'
 import { changePassword } from '../api/calls'
-import { ApiError } from '../api/client'
 import { useErrorText } from '../ui/states'
 import { Door } from './Door'
 import { useSessionState } from './session'
@@ -12,7 +11,7 @@ const useStyles = makeStyles({
 })
 
 /** The control plane's own rule; it decides, this only says so sooner. */
-const shortest = 15
+const shortest = 12
 
 /** A one-time password must become the person's own before anything else. */
 export function ChangePassword() {
@@ -40,8 +39,7 @@ export function ChangePassword() {
       setBusy(false)
     })
   }
-  const refused = error instanceof ApiError && (error.status === 401 || error.status === 403)
-  const message = error === undefined ? '' : refused ? t('password.wrong') : errorText(error)
+  const message = error === undefined ? '' : errorText(error)
   return (
     <Door title={t('password.title')}>
       <Text>{t('password.why')}</Text>

@@ -26,12 +26,14 @@ export function useName(): Name {
 }
 
 const scope = /^(.+) on (one endpoint|multiple endpoints)$/
+const stages = /^Multi-stage incident involving (.+)$/
 const malware = /^'(.+)' malware was (detected|prevented|blocked|quarantined)$/
 
 /** Puts the titles of alerts and incidents into the reader's language. */
 export function useTitle(): (title: string) => string {
   const { t } = useTranslation()
   const name = useName()
+  const format = useFormat()
   return useMemo(() => {
     const translate = (title: string): string => {
       const scoped = scope.exec(title)
@@ -39,12 +41,14 @@ export function useTitle(): (title: string) => string {
         const inner = translate(scoped[1]!)
         return scoped[2] === 'one endpoint' ? t('title.oneEndpoint', { title: inner }) : t('title.manyEndpoints', { title: inner })
       }
+      const staged = stages.exec(title)
+      if (staged) return t('title.stages', { categories: format.list(staged[1]!.split(' & ').map((c) => name('category', c))) })
       const found = malware.exec(title)
       if (found) return t('title.malware', { threat: found[1], outcome: name('outcome', found[2]) })
       return name('title', title)
     }
     return translate
-  }, [t, name])
+  }, [t, name, format])
 }
 
 /** Formats times, durations and numbers in the reader's language. */
@@ -53,6 +57,10 @@ export function useFormat() {
   return useMemo(() => {
     const language = i18n.language
     const full = new Intl.DateTimeFormat(language, { dateStyle: 'medium', timeStyle: 'medium' })
+    const clock = new Intl.DateTimeFormat(language, { timeStyle: 'medium' })
+    const exact = new Intl.DateTimeFormat(language, {
+      year: 'numeric', month: '2-digit', day: '2-digit', hour: '2-digit', minute: '2-digit', second: '2-digit', fractionalSecondDigits: 3, hourCycle: 'h23',
+    })
     const number = new Intl.NumberFormat(language)
     const relative = new Intl.RelativeTimeFormat(language, { numeric: 'auto' })
     const list = new Intl.ListFormat(language, { type: 'unit' })
@@ -65,6 +73,16 @@ export function useFormat() {
       time: (time: string | undefined | null) => {
         const at = valid(time)
         return at ? full.format(at) : ''
+      },
+      /** The time of day alone. */
+      clock: (time: string | undefined | null) => {
+        const at = valid(time)
+        return at ? clock.format(at) : ''
+      },
+      /** To the millisecond, for rows whose order matters. */
+      exact: (time: string | undefined | null) => {
+        const at = valid(time)
+        return at ? exact.format(at) : ''
       },
       ago: (time: string | undefined | null) => {
         const at = valid(time)

@@ -8,6 +8,7 @@ import { useFormat, useName } from '../i18n/names'
 import { FilterBar, SearchFilter, SelectFilter, useFilter } from '../ui/Filters'
 import { RouteLink } from '../ui/links'
 import { Ago, RealTime, SensorHealth, Severity } from '../ui/marks'
+import { osOf } from '../ui/os'
 import { Page } from '../ui/Page'
 import { PagedTable } from '../ui/PagedTable'
 import { Empty } from '../ui/states'
@@ -27,7 +28,7 @@ export default function Devices() {
 
   const columns: Column<Device>[] = [
     { id: 'name', header: t('device.name'), min: 180, grow: 3, cell: (d) => <RouteLink to={`/devices/${d.id}`} title={d.name}>{d.name}</RouteLink> },
-    { id: 'os', header: t('device.os'), min: 170, grow: 2, cell: (d) => [d.osDistribution || d.osPlatform, d.osVersion].join(' ').trim() },
+    { id: 'os', header: t('device.os'), min: 170, grow: 2, cell: (d) => osOf(d) },
     { id: 'health', header: t('device.sensorHealth'), min: 150, cell: (d) => <SensorHealth value={d.sensorHealth} testid="device-health" /> },
     { id: 'onboarding', header: t('device.onboarding'), min: 120, cell: (d) => name('onboarding', d.onboardingStatus) },
     { id: 'realTime', header: t('device.realTime'), min: 150, cell: (d) => <RealTime value={d.protection.realTime} testid="device-realtime" /> },

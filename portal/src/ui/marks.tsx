@@ -82,3 +82,10 @@ export function Ago({ time }: { time: string | undefined | null }) {
   const exact = format.time(time)
   return exact === '' ? null : <time dateTime={time ?? undefined} title={exact}>{format.ago(time)}</time>
 }
+
+/** A moment, exactly. */
+export function Moment({ time }: { time: string | undefined | null }) {
+  const format = useFormat()
+  const exact = format.time(time)
+  return exact === '' ? null : <time dateTime={time ?? undefined} title={time ?? undefined}>{exact}</time>
+}

@@ -29,9 +29,12 @@ export function useErrorText(): (error: unknown) => string {
   const name = useName()
   return useCallback((error) => {
     if (!(error instanceof ApiError)) return t('state.failed')
-    const known = name('errorKind', error.kind)
-    if (known === error.kind) return error.message || t('state.failed')
-    return known
+    const pause = /too many failed sign-ins.*try again in (\S+?)\./.exec(error.message)
+    if (pause) return t('state.paused', { time: pause[1] })
+    // What the person did wrong is said in the message alone; other kinds are
+    // explained in general, with the message below as the detail.
+    const known = error.kind === 'invalid' ? name('message', error.message) : name('errorKind', error.kind)
+    return known === error.kind ? error.message || t('state.failed') : known
   }, [t, name])
 }
 

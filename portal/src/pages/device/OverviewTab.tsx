@@ -1,0 +1,126 @@
+import { makeStyles, Text, tokens } from '@fluentui/react-components'
+import { useTranslation } from 'react-i18next'
+import type { Condition, DeviceDetail } from '../../api/types'
+import { useFormat, useName } from '../../i18n/names'
+import { Facts } from '../../ui/Facts'
+import { RouteLink } from '../../ui/links'
+import { Ago, Moment, RealTime, SensorHealth, Severity, Status, type Tone } from '../../ui/marks'
+import { Panel } from '../../ui/Panel'
+import { PlainTable } from '../../ui/PlainTable'
+
+const useStyles = makeStyles({
+  cards: { display: 'grid', gridTemplateColumns: 'repeat(auto-fit, minmax(min(340px, 100%), 1fr))', gap: tokens.spacingHorizontalL },
+  dim: { color: tokens.colorNeutralForeground3 },
+  number: { fontSize: tokens.fontSizeHero700, lineHeight: tokens.lineHeightHero700, fontWeight: tokens.fontWeightSemibold },
+})
+
+const provisioning: Record<string, Tone> = { Succeeded: 'good', Creating: 'neutral', Failed: 'bad' }
+const conditionTones: Record<string, Tone> = { ok: 'good', starting: 'neutral', off: 'neutral', degraded: 'warn', failed: 'bad' }
+
+export function OverviewTab({ device }: { device: DeviceDetail }) {
+  const styles = useStyles()
+  const { t } = useTranslation()
+  const name = useName()
+  const { protection, extension, policy, certificate, health } = device
+  const text = (key: string) => (typeof health?.[key] === 'string' ? health[key] as string : '')
+  const yes = (value: boolean) => <Status tone={value ? 'good' : 'bad'}>{value ? t('value.yes') : t('value.no')}</Status>
+  const conditions = health?.conditions ?? []
+  return (
+    <>
+      <div className={styles.cards}>
+        <Panel title={t('device.activeAlerts')} actions={<RouteLink to={`/devices/${device.id}?tab=alerts`}>{t('device.showAlerts')}</RouteLink>}>
+          <ActiveAlerts device={device} />
+        </Panel>
+        <Panel title={t('device.protection')}>
+          <Facts facts={[
+            { label: t('device.realTime'), value: <RealTime value={protection.realTime} testid="device-realtime" /> },
+            { label: t('device.plan'), value: name('plan', device.plan) },
+            { label: t('device.licensed'), value: <span data-testid="device-licensed">{yes(protection.licensed)}</span> },
+            { label: t('device.healthy'), value: <span data-testid="device-healthy">{yes(protection.healthy)}</span> },
+            { label: t('device.scope'), value: name('scope', protection.scope) },
+            { label: t('device.definitions'), value: [text('definitions_version'), name('definitions', text('definitions_status'))].filter((part) => part !== '').join(' · ') },
+          ]}
+          />
+        </Panel>
+        <Panel title={t('device.extension')}>
+          <Facts facts={[
+            { label: t('extension.name'), value: extension.name, testid: 'extension-name' },
+            { label: t('extension.version'), value: extension.version, testid: 'extension-version' },
+            { label: t('extension.state'), value: <Status tone={provisioning[extension.provisioningState] ?? 'neutral'} testid="extension-state">{name('provisioning', extension.provisioningState)}</Status> },
+            { label: t('extension.message'), value: name('message', extension.message) },
+          ]}
+          />
+        </Panel>
+        <Panel title={t('device.policy')}>
+          <Facts facts={[
+            { label: t('policy.confirmed'), value: policy && (policy.confirmedVersion > 0 ? <Confirmed policy={policy} /> : t('policy.none')), testid: 'policy-confirmed' },
+            { label: t('policy.confirmedAt'), value: policy?.confirmedAt && <Ago time={policy.confirmedAt} /> },
+            { label: t('policy.error'), value: policy?.error },
+            { label: t('policy.certificate'), value: certificate?.notAfter && <Moment time={certificate.notAfter} /> },
+          ]}
+          />
+        </Panel>
+      </div>
+      <Panel title={t('device.conditions')}>
+        {conditions.length === 0 ? <Text className={styles.dim}>{t('device.noConditions')}</Text> : <Conditions items={conditions} />}
+      </Panel>
+      <Panel title={t('device.facts')}>
+        <Facts facts={[
+          { label: t('device.sensorHealth'), value: <SensorHealth value={device.sensorHealth} /> },
+          { label: t('device.onboarding'), value: name('onboarding', device.onboardingStatus) },
+          { label: t('device.environment'), value: <RouteLink to={`/environments/${device.environment.id}`}>{device.environment.name || device.environment.id}</RouteLink> },
+          { label: t('device.os'), value: device.osName || [device.osDistribution, device.osVersion].join(' ') },
+          { label: t('device.kernel'), value: device.kernel },
+          { label: t('device.arch'), value: device.arch },
+          { label: t('device.ip'), value: (device.ipAddresses ?? []).join(', ') },
+          { label: t('device.agentVersion'), value: device.agentVersion },
+          { label: t('device.firstSeen'), value: <Moment time={device.firstSeen} /> },
+          { label: t('device.lastSeen'), value: <Moment time={device.lastSeen} /> },
+          { label: t('device.exposure'), value: name('exposure', device.exposureLevel) },
+          { label: t('device.id'), value: device.id },
+        ]}
+        />
+      </Panel>
+    </>
+  )
+}
+
+function ActiveAlerts({ device }: { device: DeviceDetail }) {
+  const styles = useStyles()
+  const { t } = useTranslation()
+  const format = useFormat()
+  return (
+    <>
+      <span className={styles.number} data-testid="device-alerts">{format.number(device.activeAlerts)}</span>
+      <Facts facts={[{ label: t('device.risk'), value: <Severity value={device.riskLevel} family="risk" /> }]} />
+    </>
+  )
+}
+
+function Confirmed({ policy }: { policy: NonNullable<DeviceDetail['policy']> }) {
+  const { t } = useTranslation()
+  const current = policy.confirmedVersion >= policy.version
+  return (
+    <Status tone={current ? 'good' : 'warn'}>
+      {current ? t('policy.current', { version: policy.confirmedVersion }) : t('policy.behind', { version: policy.confirmedVersion, latest: policy.version })}
+    </Status>
+  )
+}
+
+/** The state of every part of the agent, with the reason and the remedy. */
+function Conditions({ items }: { items: Condition[] }) {
+  const { t } = useTranslation()
+  const name = useName()
+  return (
+    <PlainTable
+      label={t('device.conditions')} items={items} rowId={(c) => c.part} rowTestid="condition-row"
+      columns={[
+        { id: 'part', header: t('condition.part'), cell: (c) => name('part', c.part) },
+        { id: 'state', header: t('condition.state'), tight: true, cell: (c) => <Status tone={conditionTones[c.state] ?? 'neutral'}>{name('conditionState', c.state)}</Status> },
+        { id: 'since', header: t('condition.since'), tight: true, cell: (c) => <Ago time={c.since} /> },
+        { id: 'reason', header: t('condition.reason'), cell: (c) => name('message', c.reason) },
+        { id: 'remedy', header: t('condition.remedy'), cell: (c) => name('message', c.remedy) },
+      ]}
+    />
+  )
+}
