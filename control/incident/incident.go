@@ -1,22 +1,20 @@
 // Package incident turns findings into alerts, and alerts that belong together
 // into incidents.
 //
-// A finding is taken once, by its id: a queue that delivers again changes
-// nothing. Findings of one threat in one file within ten minutes are one
-// alert, whose state is the furthest that any of them reached. Alerts of one
-// device that share an entity (the top of a process tree, a file's hash)
-// within a day are one incident; an alert that connects two incidents joins
-// them into the older one. What comes out does not depend on the order in
-// which findings arrive, as long as nobody resolves an incident in between.
+// A finding is taken once per state, by its id: a queue that delivers again
+// changes nothing. Findings that tell of one thing (a threat in a file, a rule
+// and a process) within a minute of each other are one alert, which shows the
+// one that tells most. Alerts of one device within a day of each other that
+// share an entity (see role) are one incident; an alert that connects two
+// incidents joins them into the older one. What comes out does not depend on
+// the order in which findings arrive, as long as nobody resolves an incident
+// in between: a resolved incident takes no further alerts.
 package incident
 
 import (
+	"cmp"
 	"context"
-	"crypto/sha256"
-	"database/sql"
 	"embed"
-	"encoding/hex"
-	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -24,6 +22,7 @@ import (
 	"github.com/uptrace/bun"
 
 	"komainu/control/access"
+	"komainu/control/rest"
 	"komainu/event"
 	"komainu/finding"
 )
@@ -41,8 +40,9 @@ const (
 	StatusActive     = "Active"     // of incidents
 )
 
+// How near in time things have to be.
 const (
-	foldWindow      = 10 * time.Minute
+	foldWindow      = time.Minute
 	correlateWindow = 24 * time.Hour
 )
 
@@ -53,16 +53,17 @@ type alertRow struct {
 	OrganizationID  string
 	DeviceID        event.DeviceID
 	IncidentID      *int64
+	MergedInto      *string
+	Fold            string
 	Title           string
-	Severity        finding.Severity
+	Severity        finding.Severity `bun:"type:integer"`
 	Status          string
 	Category        finding.Category
 	DetectionSource finding.DetectionSource
 	ThreatName      string
 	State           finding.State
 	Finding         finding.Finding `bun:"type:json"` // the most telling one
-	Keys            []string        `bun:"type:json"`
-	Occurrences     int
+	Occurrences     int             // findings, each once
 	Test            bool
 	CreatedAt       time.Time
 	FirstActivity   time.Time
@@ -81,15 +82,6 @@ type incidentRow struct {
 	CreatedAt      time.Time
 	FirstActivity  time.Time
 	LastActivity   time.Time
-}
-
-type keyRow struct {
-	bun.BaseModel `bun:"table:incident_keys"`
-
-	DeviceID   event.DeviceID
-	Key        string
-	IncidentID int64
-	Last       time.Time
 }
 
 // Desk holds alerts and incidents. It is safe for concurrent use.
@@ -143,37 +135,47 @@ func (d *Desk) Take(ctx context.Context, organization string, device event.Devic
 		}
 		return nil
 	})
-	return changed, err
+	if err != nil {
+		return Changed{}, err
+	}
+	if len(changed.Alerts) > 0 {
+		changed.Devices = []event.DeviceID{device}
+		d.cfg.Changed(changed)
+	}
+	return changed, nil
 }
 
 func (d *Desk) take(ctx context.Context, tx bun.Tx, organization string, f *finding.Finding, changed *Changed) error {
-	id := alertID(f)
-	known, err := tx.NewSelect().Table("findings").Where("id = ?", f.ID).Count(ctx)
-	if err != nil || known > 0 {
+	f.Time = f.Time.UTC()
+	var states []finding.State
+	if err := tx.NewSelect().Table("findings").Column("state").Where("id = ?", f.ID).Scan(ctx, &states); err != nil {
 		return err
 	}
-	var a alertRow
-	err = tx.NewSelect().Model(&a).Where("id = ?", id).Scan(ctx)
-	switch {
-	case errors.Is(err, sql.ErrNoRows):
-		a = newAlert(organization, id, f, d.now())
-		if _, err := tx.NewInsert().Model(&a).Exec(ctx); err != nil {
+	if slices.Contains(states, f.State) {
+		return nil
+	}
+	a, err := d.alertFor(ctx, tx, organization, f)
+	if err != nil {
+		return err
+	}
+	if len(states) == 0 {
+		a.Occurrences++
+	}
+	if _, err := tx.NewRaw("INSERT INTO findings (id, state, alert_id) VALUES (?, ?, ?)", f.ID, f.State, a.ID).Exec(ctx); err != nil {
+		return err
+	}
+	for _, e := range entities(f) {
+		_, err := tx.NewRaw("INSERT INTO alert_keys (device_id, key, role, alert_id) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING", f.Device, e.key, e.role, a.ID).Exec(ctx)
+		if err != nil {
 			return err
 		}
-	case err != nil:
-		return err
-	default:
-		a.fold(f)
 	}
 	if !a.Test {
-		if err := d.correlate(ctx, tx, &a, changed); err != nil {
+		if err := d.correlate(ctx, tx, a, changed); err != nil {
 			return err
 		}
 	}
-	if _, err := tx.NewUpdate().Model(&a).WherePK().Exec(ctx); err != nil {
-		return err
-	}
-	if _, err := tx.NewRaw("INSERT INTO findings (id, alert_id) VALUES (?, ?)", f.ID, a.ID).Exec(ctx); err != nil {
+	if _, err := tx.NewUpdate().Model(a).WherePK().Exec(ctx); err != nil {
 		return err
 	}
 	if !slices.Contains(changed.Alerts, a.ID) {
@@ -182,41 +184,66 @@ func (d *Desk) take(ctx context.Context, tx bun.Tx, organization string, f *find
 	return nil
 }
 
-// alertID gives findings that are one alert the same id. The prefix says
-// where the alert comes from, as in the portals that people know.
-func alertID(f *finding.Finding) string {
-	parts := []string{string(f.Device), string(f.Source), f.Rule.ID}
-	if f.Source == finding.SourceAntivirus && f.Threat != nil {
-		parts = append(parts, f.Threat.Name, mainPath(f), f.Time.Truncate(foldWindow).UTC().Format(time.RFC3339))
-	} else {
-		parts = append(parts, string(f.ID))
+// alertFor returns the alert that a finding belongs to, with the finding
+// folded into it: the one that has the finding in another state, the one that
+// is near in time, or a new one.
+func (d *Desk) alertFor(ctx context.Context, tx bun.Tx, organization string, f *finding.Finding) (*alertRow, error) {
+	var list []alertRow
+	err := tx.NewSelect().Model(&list).Where("merged_into IS NULL AND id IN (SELECT alert_id FROM findings WHERE id = ?)", f.ID).Scan(ctx)
+	if err == nil && len(list) == 0 {
+		list, err = near(ctx, tx, &alertRow{Fold: foldKey(f), FirstActivity: f.Time, LastActivity: f.Time})
 	}
-	h := sha256.New()
-	for _, p := range parts {
-		fmt.Fprintf(h, "%d:%s", len(p), p)
+	if err != nil {
+		return nil, err
 	}
-	return "da" + hex.EncodeToString(h.Sum(nil)[:16])
-}
-
-func mainPath(f *finding.Finding) string {
-	for _, e := range f.Evidence {
-		if e.File != nil {
-			return e.File.Path
+	if len(list) == 0 {
+		a := newAlert(organization, f, d.now())
+		_, err := tx.NewInsert().Model(a).Exec(ctx)
+		return a, err
+	}
+	a := &list[0]
+	a.fold(f)
+	// The finding may be the missing link to other alerts.
+	for {
+		others, err := near(ctx, tx, a)
+		if err != nil || len(others) == 0 {
+			return a, err
+		}
+		for i := range others {
+			if err := absorb(ctx, tx, a, &others[i]); err != nil {
+				return nil, err
+			}
 		}
 	}
-	return ""
 }
 
-func newAlert(organization, id string, f *finding.Finding, now time.Time) alertRow {
-	a := alertRow{
-		ID: id, OrganizationID: organization, DeviceID: f.Device, Title: f.Title, Severity: f.Severity, Status: StatusNew, Category: f.Category,
-		DetectionSource: f.Source, State: f.State, Finding: *f, Keys: correlationKeys(f), Occurrences: 1, Test: f.Test, CreatedAt: now,
-		FirstActivity: f.Time, LastActivity: f.Time,
+// near returns the alerts that tell of the same thing as a, near in time,
+// oldest first.
+func near(ctx context.Context, tx bun.Tx, a *alertRow) ([]alertRow, error) {
+	var list []alertRow
+	err := tx.NewSelect().Model(&list).Where("fold = ? AND merged_into IS NULL AND id <> ?", a.Fold, a.ID).
+		Where("first_activity <= ? AND last_activity >= ?", a.LastActivity.Add(foldWindow), a.FirstActivity.Add(-foldWindow)).
+		Order("created_at", "id").Scan(ctx)
+	return list, err
+}
+
+func newAlert(organization string, f *finding.Finding, now time.Time) *alertRow {
+	a := &alertRow{
+		// The prefix says where an alert comes from, as in portals that people
+		// know.
+		ID: "da" + rest.NewID(), OrganizationID: organization, DeviceID: f.Device, Fold: foldKey(f), Status: StatusNew, Category: f.Category,
+		DetectionSource: f.Source, Test: f.Test, CreatedAt: now, FirstActivity: f.Time, LastActivity: f.Time,
 	}
 	if f.Threat != nil {
 		a.ThreatName = f.Threat.Name
 	}
+	a.show(f)
 	return a
+}
+
+// show makes f the finding that the alert shows.
+func (a *alertRow) show(f *finding.Finding) {
+	a.Finding, a.Title, a.Severity, a.State = *f, title(f), severity(f), f.State
 }
 
 // telling orders states by how much they say of what became of a threat.
@@ -226,73 +253,66 @@ var telling = []finding.State{finding.Detected, finding.Allowed, finding.Failed,
 // that say equally much, the earlier and then the one with the smaller id is
 // the one that is shown.
 func (a *alertRow) fold(f *finding.Finding) {
-	a.Occurrences++
 	if f.Time.Before(a.FirstActivity) {
 		a.FirstActivity = f.Time
 	}
 	if f.Time.After(a.LastActivity) {
 		a.LastActivity = f.Time
 	}
-	for _, k := range correlationKeys(f) {
-		if !slices.Contains(a.Keys, k) {
-			a.Keys = append(a.Keys, k)
-		}
-	}
-	slices.Sort(a.Keys)
 	if moreTelling(f, &a.Finding) {
-		a.Finding, a.Title, a.Severity, a.State = *f, f.Title, f.Severity, f.State
+		a.show(f)
 	}
 }
 
 func moreTelling(f, than *finding.Finding) bool {
-	a, b := slices.Index(telling, f.State), slices.Index(telling, than.State)
-	switch {
-	case a != b:
-		return a > b
-	case !f.Time.Equal(than.Time):
-		return f.Time.Before(than.Time)
-	default:
-		return f.ID < than.ID
-	}
+	return cmp.Or(
+		cmp.Compare(slices.Index(telling, f.State), slices.Index(telling, than.State)),
+		than.Time.Compare(f.Time),
+		cmp.Compare(than.ID, f.ID),
+	) > 0
 }
 
-// correlationKeys names the entities that join alerts into an incident.
-func correlationKeys(f *finding.Finding) []string {
-	var keys []string
-	if n := len(f.Tree); n > 0 {
-		if root := sessionTop(f.Tree); !root.IsZero() {
-			keys = append(keys, "process:"+root.String())
+// absorb moves everything of an alert into another one. The empty one stays,
+// pointing to where its findings went, so that links to it still lead there.
+func absorb(ctx context.Context, tx bun.Tx, into, other *alertRow) error {
+	into.fold(&other.Finding)
+	if other.FirstActivity.Before(into.FirstActivity) {
+		into.FirstActivity = other.FirstActivity
+	}
+	if other.LastActivity.After(into.LastActivity) {
+		into.LastActivity = other.LastActivity
+	}
+	into.Occurrences += other.Occurrences
+	if other.Status != StatusNew && into.Status == StatusNew {
+		into.Status = other.Status
+	}
+	for _, q := range []string{
+		"UPDATE findings SET alert_id = ? WHERE alert_id = ?",
+		"UPDATE OR REPLACE alert_keys SET alert_id = ? WHERE alert_id = ?",
+	} {
+		if _, err := tx.NewRaw(q, into.ID, other.ID).Exec(ctx); err != nil {
+			return err
 		}
 	}
-	for _, e := range f.Evidence {
-		if e.File != nil && e.File.Hashes.SHA256 != "" && f.Source == finding.SourceAntivirus {
-			keys = append(keys, "sha256:"+e.File.Hashes.SHA256)
+	// The incident of the other one has to be found again through this one.
+	if other.IncidentID != nil {
+		if into.IncidentID == nil {
+			into.IncidentID = other.IncidentID
+		} else if *into.IncidentID != *other.IncidentID {
+			if err := joinInto(ctx, tx, *into.IncidentID, *other.IncidentID); err != nil {
+				return err
+			}
 		}
 	}
-	slices.Sort(keys)
-	return slices.Compact(keys)
-}
-
-// sessionTop returns the highest ancestor below init: Tree holds the acting
-// process and its ancestors, nearest first, and then others that took part.
-func sessionTop(tree []event.Process) event.ProcessKey {
-	top := tree[0]
-	for _, p := range tree[1:] {
-		if !p.Key.Same(top.Parent) {
-			break
-		}
-		if p.Key.PID <= 1 || p.Parent.IsZero() && p.Key.PID <= 2 {
-			break
-		}
-		top = p
-	}
-	return top.Key
+	other.MergedInto, other.IncidentID = &into.ID, nil
+	_, err := tx.NewUpdate().Model(other).WherePK().Exec(ctx)
+	return err
 }
 
 // correlate puts an alert into its incident, and joins incidents that it
 // connects.
 func (d *Desk) correlate(ctx context.Context, tx bun.Tx, a *alertRow, changed *Changed) error {
-	incidents, err := d.sharing(ctx, tx, a)
+	incidents, err := sharing(ctx, tx, a)
 	if err != nil {
 		return err
 	}
@@ -305,19 +325,12 @@ func (d *Desk) correlate(ctx context.Context, tx bun.Tx, a *alertRow, changed *C
 	} else {
 		in = incidents[0]
 		for _, other := range incidents[1:] {
-			if err := join(ctx, tx, &in, other); err != nil {
+			if err := join(ctx, tx, &in, &other); err != nil {
 				return err
 			}
 		}
 		in.widen(a.FirstActivity, a.LastActivity)
 		if _, err := tx.NewUpdate().Model(&in).WherePK().Exec(ctx); err != nil {
-			return err
-		}
-	}
-	for _, k := range a.Keys {
-		_, err := tx.NewRaw(`INSERT INTO incident_keys (device_id, key, incident_id, last) VALUES (?, ?, ?, ?)
-			ON CONFLICT DO UPDATE SET last = max(last, excluded.last)`, a.DeviceID, k, in.ID, a.LastActivity).Exec(ctx)
-		if err != nil {
 			return err
 		}
 	}
@@ -328,24 +341,23 @@ func (d *Desk) correlate(ctx context.Context, tx bun.Tx, a *alertRow, changed *C
 	return nil
 }
 
-// sharing returns the open incidents that an alert belongs to, oldest first:
-// the one it is in, and those with a key of its own within the window.
-func (d *Desk) sharing(ctx context.Context, tx bun.Tx, a *alertRow) ([]incidentRow, error) {
+// sharing returns the incidents that an alert belongs to, oldest first: the
+// one it is in, and open ones with an alert that shares an entity with it and
+// is near in time.
+func sharing(ctx context.Context, tx bun.Tx, a *alertRow) ([]incidentRow, error) {
 	var list []incidentRow
-	q := tx.NewSelect().Model(&list).Where("merged_into IS NULL AND device_id = ?", a.DeviceID).
-		WhereGroup(" AND ", func(q *bun.SelectQuery) *bun.SelectQuery {
-			if len(a.Keys) > 0 {
-				q = q.Where(`status != ? AND id IN (SELECT incident_id FROM incident_keys WHERE device_id = ? AND key IN (?) AND last > ?)`,
-					StatusResolved, a.DeviceID, bun.List(a.Keys), a.FirstActivity.Add(-correlateWindow))
-			} else {
-				q = q.Where("FALSE")
-			}
-			if a.IncidentID != nil {
-				q = q.WhereOr("id = ?", *a.IncidentID)
-			}
-			return q
-		}).Order("id")
-	err := q.Scan(ctx)
+	err := tx.NewRaw(`SELECT * FROM incidents WHERE merged_into IS NULL AND (id = ? OR status <> ? AND id IN (
+			SELECT other.incident_id FROM alert_keys mine
+			JOIN alert_keys theirs ON theirs.device_id = mine.device_id AND theirs.key = mine.key AND (mine.role = ? OR theirs.role = ?)
+			JOIN alerts other ON other.id = theirs.alert_id
+			WHERE mine.alert_id = ? AND other.id <> mine.alert_id AND other.first_activity <= ? AND other.last_activity >= ?))
+		ORDER BY id`,
+		a.IncidentID, StatusResolved, acts, acts, a.ID, a.LastActivity.Add(correlateWindow), a.FirstActivity.Add(-correlateWindow)).Scan(ctx, &list)
+	own := slices.IndexFunc(list, func(in incidentRow) bool { return a.IncidentID != nil && in.ID == *a.IncidentID })
+	if own >= 0 && list[own].Status == StatusResolved {
+		// It stays where somebody has looked at it.
+		list = list[own : own+1]
+	}
 	return list, err
 }
 
@@ -360,15 +372,33 @@ func (in *incidentRow) widen(first, last time.Time) {
 
 // join moves everything of an incident into another one. The empty one stays,
 // pointing to where its alerts went, so that links to it still lead there.
-func join(ctx context.Context, tx bun.Tx, into *incidentRow, other incidentRow) error {
+func join(ctx context.Context, tx bun.Tx, into, other *incidentRow) error {
 	into.widen(other.FirstActivity, other.LastActivity)
+	if into.Assignee == "" {
+		into.Assignee = other.Assignee
+	}
+	if into.Status == StatusResolved {
+		into.Status = other.Status
+	}
 	if _, err := tx.NewRaw("UPDATE alerts SET incident_id = ? WHERE incident_id = ?", into.ID, other.ID).Exec(ctx); err != nil {
 		return err
 	}
-	if _, err := tx.NewRaw("UPDATE OR REPLACE incident_keys SET incident_id = ? WHERE incident_id = ?", into.ID, other.ID).Exec(ctx); err != nil {
+	other.MergedInto, other.Status = &into.ID, StatusResolved
+	_, err := tx.NewUpdate().Model(other).WherePK().Exec(ctx)
+	return err
+}
+
+func joinInto(ctx context.Context, tx bun.Tx, intoID, otherID int64) error {
+	into, other := &incidentRow{ID: intoID}, &incidentRow{ID: otherID}
+	if err := tx.NewSelect().Model(into).WherePK().Scan(ctx); err != nil {
 		return err
 	}
-	other.MergedInto, other.Status = &into.ID, StatusResolved
-	_, err := tx.NewUpdate().Model(&other).WherePK().Exec(ctx)
+	if err := tx.NewSelect().Model(other).WherePK().Scan(ctx); err != nil {
+		return err
+	}
+	if err := join(ctx, tx, into, other); err != nil {
+		return err
+	}
+	_, err := tx.NewUpdate().Model(into).WherePK().Exec(ctx)
 	return err
 }

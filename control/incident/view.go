@@ -9,6 +9,7 @@ import (
 
 	"github.com/uptrace/bun"
 
+	"komainu/control/access"
 	"komainu/control/db"
 	"komainu/control/rest"
 	"komainu/event"
@@ -112,7 +113,7 @@ func (d *Desk) Alerts(ctx context.Context, organization string, q AlertQuery) (r
 		return rest.List[Alert]{}, err
 	}
 	var rows []alertRow
-	sel := d.db.NewSelect().Model(&rows).Where("organization_id = ?", organization).Order("last_activity DESC", "id")
+	sel := d.db.NewSelect().Model(&rows).Where("organization_id = ? AND merged_into IS NULL", organization).Order("last_activity DESC", "id")
 	if q.Device != "" {
 		sel = sel.Where("device_id = ?", q.Device)
 	}
@@ -142,11 +143,24 @@ func (d *Desk) Alerts(ctx context.Context, organization string, q AlertQuery) (r
 
 // Alert returns one alert and the finding that tells most of it.
 func (d *Desk) Alert(ctx context.Context, organization, id string) (Alert, finding.Finding, error) {
-	var a alertRow
-	if err := d.db.NewSelect().Model(&a).Where("id = ? AND organization_id = ?", id, organization).Scan(ctx); err != nil {
-		return Alert{}, finding.Finding{}, db.NotFound(err, "alert", id)
+	a, err := alert(ctx, d.db, organization, id)
+	if err != nil {
+		return Alert{}, finding.Finding{}, err
 	}
 	return a.view(), a.Finding, nil
+}
+
+func alert(ctx context.Context, b bun.IDB, organization, id string) (*alertRow, error) {
+	for {
+		a := new(alertRow)
+		if err := b.NewSelect().Model(a).Where("id = ? AND organization_id = ?", id, organization).Scan(ctx); err != nil {
+			return nil, db.NotFound(err, "alert", id)
+		}
+		if a.MergedInto == nil {
+			return a, nil
+		}
+		id = *a.MergedInto
+	}
 }
 
 // SetAlertStatus changes the status of an alert. An incident whose alerts are
@@ -155,14 +169,30 @@ func (d *Desk) SetAlertStatus(ctx context.Context, organization, id, status stri
 	if !slices.Contains([]string{StatusNew, StatusInProgress, StatusResolved}, status) {
 		return fault.New(fault.Invalid, "status %q: want New, InProgress or Resolved", status)
 	}
-	res, err := d.db.NewUpdate().Model((*alertRow)(nil)).Set("status = ?", status).Where("id = ? AND organization_id = ?", id, organization).Exec(ctx)
-	if err != nil {
-		return err
+	var changed Changed
+	err := d.db.RunInTx(ctx, nil, func(ctx context.Context, tx bun.Tx) error {
+		a, err := alert(ctx, tx, organization, id)
+		if err != nil {
+			return err
+		}
+		changed = Changed{Alerts: []string{a.ID}, Devices: []event.DeviceID{a.DeviceID}}
+		if a.IncidentID != nil {
+			changed.Incidents = []int64{*a.IncidentID}
+		}
+		was := a.Status
+		if was == status {
+			return nil
+		}
+		a.Status = status
+		if _, err := tx.NewUpdate().Model(a).Column("status").WherePK().Exec(ctx); err != nil {
+			return err
+		}
+		return d.cfg.Record(ctx, tx, access.Change{Action: "alert.change", Target: a.ID, Name: a.Title, Detail: map[string]any{"status": []string{was, status}}})
+	})
+	if err == nil {
+		d.cfg.Changed(changed)
 	}
-	if n, _ := res.RowsAffected(); n == 0 {
-		return fault.New(fault.NotFound, "there is no alert %s", id)
-	}
-	return nil
+	return err
 }
 
 // Incidents returns a page, newest activity first.
@@ -197,7 +227,7 @@ func (d *Desk) Incidents(ctx context.Context, organization string, q IncidentQue
 // Incident returns one incident with its alerts. The id of an incident that
 // was joined into another leads to that one.
 func (d *Desk) Incident(ctx context.Context, organization, id string) (IncidentPage, error) {
-	in, err := d.incident(ctx, organization, id)
+	in, err := incident(ctx, d.db, organization, id)
 	if err != nil {
 		return IncidentPage{}, err
 	}
@@ -208,10 +238,10 @@ func (d *Desk) Incident(ctx context.Context, organization, id string) (IncidentP
 	return pages[0], nil
 }
 
-func (d *Desk) incident(ctx context.Context, organization, id string) (incidentRow, error) {
+func incident(ctx context.Context, b bun.IDB, organization, id string) (incidentRow, error) {
 	for {
 		var in incidentRow
-		if err := d.db.NewSelect().Model(&in).Where("id = ? AND organization_id = ?", id, organization).Scan(ctx); err != nil {
+		if err := b.NewSelect().Model(&in).Where("id = ? AND organization_id = ?", id, organization).Scan(ctx); err != nil {
 			return in, db.NotFound(err, "incident", id)
 		}
 		if in.MergedInto == nil {
@@ -294,15 +324,19 @@ func (d *Desk) UpdateIncident(ctx context.Context, organization, id string, stat
 	if status != nil && !slices.Contains([]string{StatusActive, StatusInProgress, StatusResolved}, *status) {
 		return IncidentPage{}, fault.New(fault.Invalid, "status %q: want Active, InProgress or Resolved", *status)
 	}
-	in, err := d.incident(ctx, organization, id)
-	if err != nil {
-		return IncidentPage{}, err
-	}
-	err = d.db.RunInTx(ctx, nil, func(ctx context.Context, tx bun.Tx) error {
-		if assignee != nil {
+	var in incidentRow
+	err := d.db.RunInTx(ctx, nil, func(ctx context.Context, tx bun.Tx) error {
+		var err error
+		if in, err = incident(ctx, tx, organization, id); err != nil {
+			return err
+		}
+		detail := map[string][]string{}
+		if assignee != nil && *assignee != in.Assignee {
+			detail["assignee"] = []string{in.Assignee, *assignee}
 			in.Assignee = *assignee
 		}
-		if status != nil {
+		if status != nil && *status != in.Status {
+			detail["status"] = []string{in.Status, *status}
 			in.Status = *status
 			if *status == StatusResolved {
 				if _, err := tx.NewUpdate().Model((*alertRow)(nil)).Set("status = ?", StatusResolved).Where("incident_id = ?", in.ID).Exec(ctx); err != nil {
@@ -310,12 +344,18 @@ func (d *Desk) UpdateIncident(ctx context.Context, organization, id string, stat
 				}
 			}
 		}
-		_, err := tx.NewUpdate().Model(&in).WherePK().Exec(ctx)
-		return err
+		if len(detail) == 0 {
+			return nil
+		}
+		if _, err := tx.NewUpdate().Model(&in).WherePK().Exec(ctx); err != nil {
+			return err
+		}
+		return d.cfg.Record(ctx, tx, access.Change{Action: "incident.change", Target: strconv.FormatInt(in.ID, 10), Detail: detail})
 	})
 	if err != nil {
 		return IncidentPage{}, err
 	}
+	d.cfg.Changed(Changed{Incidents: []int64{in.ID}, Devices: []event.DeviceID{in.DeviceID}})
 	return d.Incident(ctx, organization, strconv.FormatInt(in.ID, 10))
 }
 
@@ -333,7 +373,7 @@ func (d *Desk) Risks(ctx context.Context, organization string) (map[event.Device
 		Severity finding.Severity
 	}
 	err := d.db.NewSelect().Model((*alertRow)(nil)).ColumnExpr("device_id, count(*) AS active, max(severity) AS severity").
-		Where("organization_id = ? AND status != ? AND NOT test", organization, StatusResolved).Group("device_id").Scan(ctx, &rows)
+		Where("organization_id = ? AND status != ? AND NOT test AND merged_into IS NULL", organization, StatusResolved).Group("device_id").Scan(ctx, &rows)
 	risks := make(map[event.DeviceID]Risk, len(rows))
 	for _, r := range rows {
 		risks[r.DeviceID] = Risk{r.Active, r.Severity}

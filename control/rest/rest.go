@@ -74,10 +74,16 @@ var useProblems = sync.OnceFunc(func() {
 			message = fmt.Sprintf("the body is too large; the limit is %d bytes", MaxBody)
 		case status >= 500:
 			kind = fault.Internal
+		default:
+			status = kind.HTTP()
 		}
 		var details []string
 		for _, err := range errs {
-			if err != nil {
+			if d, ok := err.(huma.ErrorDetailer); ok {
+				// Where and what, without the value: it may be a secret.
+				detail := d.ErrorDetail()
+				details = append(details, detail.Location+": "+detail.Message)
+			} else if err != nil {
 				details = append(details, err.Error())
 			}
 		}
