@@ -30,6 +30,7 @@ const useStyles = makeStyles({
     width: 'min(400px, calc(100vw - 32px))',
   },
   message: { boxShadow: tokens.shadow16 },
+  title: { display: 'block' },
 })
 
 export function ToastProvider({ children }: { children: ReactNode }) {
@@ -48,7 +49,7 @@ export function ToastProvider({ children }: { children: ReactNode }) {
   const list = useMemo(() => messages.map((m) => (
     <MessageBar key={m.id} className={styles.message} intent={m.intent} layout="multiline" data-testid="toast">
       <MessageBarBody>
-        <MessageBarTitle>{m.title}</MessageBarTitle>
+        <MessageBarTitle className={styles.title}>{m.title}</MessageBarTitle>
         {m.text}
       </MessageBarBody>
       <MessageBarActions

@@ -4,6 +4,7 @@ import { DismissRegular } from '@fluentui/react-icons/svg/dismiss'
 import type { ReactNode } from 'react'
 import { useTranslation } from 'react-i18next'
 import type { DeviceEvent, FileInfo } from '../api/types'
+import { useEventText } from '../i18n/eventText'
 import { useFormat, useName } from '../i18n/names'
 import { Facts } from './Facts'
 import { Moment } from './marks'
@@ -47,6 +48,7 @@ export function EventPanel({ event, close }: { event: DeviceEvent | undefined; c
   const { t } = useTranslation()
   const name = useName()
   const format = useFormat()
+  const text = useEventText()
   return (
     <OverlayDrawer position="end" size="medium" open={event !== undefined} onOpenChange={(_, d) => !d.open && close()} data-testid="event-panel" aria-label={event && name('action', event.action)}>
       {event && (
@@ -58,7 +60,7 @@ export function EventPanel({ event, close }: { event: DeviceEvent | undefined; c
           </DrawerHeader>
           <DrawerBody tabIndex={0}>
             <div className={styles.body}>
-              {event.summary && <Text>{event.summary}</Text>}
+              <Text>{text(event)}</Text>
               <Facts facts={[
                 { label: t('event.time'), value: <Moment time={event.time} /> },
                 { label: t('event.group'), value: name('source', event.source) },

@@ -7,7 +7,7 @@ const useStyles = makeStyles({
   table: { width: '100%', borderCollapse: 'collapse', textAlign: 'left' },
   head: { color: tokens.colorNeutralForeground2, fontSize: tokens.fontSizeBase200, fontWeight: tokens.fontWeightSemibold, whiteSpace: 'nowrap', borderBottom: `1px solid ${tokens.colorNeutralStroke1}`, padding: '6px 16px 6px 0', textAlign: 'left' },
   row: { borderBottom: `1px solid ${tokens.colorNeutralStroke3}` },
-  cell: { padding: '8px 16px 8px 0', verticalAlign: 'top', fontWeight: tokens.fontWeightRegular, overflowWrap: 'anywhere' },
+  cell: { padding: '8px 16px 8px 0', verticalAlign: 'baseline', fontWeight: tokens.fontWeightRegular, overflowWrap: 'anywhere' },
   tight: { whiteSpace: 'nowrap', overflowWrap: 'normal', width: '1px' },
   middle: { textAlign: 'center' },
 })

@@ -1,5 +1,5 @@
 import {
-  Button, Dialog, DialogActions, DialogBody, DialogContent, DialogSurface, DialogTitle, makeStyles, Radio, RadioGroup, Text, tokens,
+  Button, Dialog, DialogActions, DialogBody, DialogContent, DialogSurface, DialogTitle, makeStyles, mergeClasses, Radio, RadioGroup, Text, tokens,
 } from '@fluentui/react-components'
 import { CheckmarkRegular } from '@fluentui/react-icons/svg/checkmark'
 import { useState } from 'react'
@@ -14,7 +14,7 @@ import { Failure, Loading } from '../../ui/states'
 const useStyles = makeStyles({
   surface: { maxWidth: '860px', width: 'calc(100vw - 48px)' },
   content: { display: 'flex', flexDirection: 'column', gap: tokens.spacingVerticalL },
-  choices: { display: 'grid', gridTemplateColumns: '1fr 1fr', gap: tokens.spacingHorizontalM },
+  choices: { display: 'grid', gridTemplateColumns: '1fr 1fr', width: '100%', gap: tokens.spacingHorizontalM },
   choice: { border: `1px solid ${tokens.colorNeutralStroke1}`, borderRadius: tokens.borderRadiusMedium, padding: '4px 8px' },
   chosen: { border: `1px solid ${tokens.colorCompoundBrandStroke}`, outline: `1px solid ${tokens.colorCompoundBrandStroke}` },
   mark: { fontSize: '18px', display: 'inline-flex', color: tokens.colorStatusSuccessForeground1 },
@@ -50,7 +50,7 @@ export function ChangePlan({ tier, choose, close }: Props) {
             <RadioGroup value={chosen} onChange={(_, d) => setChosen(d.value as Tier)} aria-label={t('plan.chooseTitle')}>
               <div className={styles.choices}>
                 {tiers.map((value) => (
-                  <div key={value} className={`${styles.choice} ${chosen === value ? styles.chosen : ''}`}>
+                  <div key={value} className={mergeClasses(styles.choice, chosen === value && styles.chosen)}>
                     <Radio value={value} label={name('plan', value)} data-testid={`plan-choose-${value}`} />
                   </div>
                 ))}

@@ -30,7 +30,7 @@ export default function EnvironmentPage() {
   }
   const current = tab === 'enrol' ? 'enrol' : 'plan'
   return (
-    <Page title={environment.data.name} crumbs={crumbs} subtitle={t('environment.subtitle')}>
+    <Page title={environment.data.name} crumbs={crumbs}>
       <TabList className={styles.tabs} selectedValue={current} onTabSelect={(_, d) => setTab(d.value === 'plan' ? '' : String(d.value))}>
         <Tab value="plan" id="tab-plan" aria-controls="tab-panel" data-testid="environment-tab-plan">{t('environment.plans')}</Tab>
         <Tab value="enrol" id="tab-enrol" aria-controls="tab-panel" data-testid="environment-tab-enrol">{t('environment.enrol')}</Tab>

@@ -1,4 +1,4 @@
-import { Button, makeStyles, MessageBar, MessageBarActions, MessageBarBody, MessageBarTitle, Switch, Text, tokens } from '@fluentui/react-components'
+import { Button, makeStyles, mergeClasses, MessageBar, MessageBarActions, MessageBarBody, MessageBarTitle, Switch, Text, tokens } from '@fluentui/react-components'
 import { useState } from 'react'
 import { useTranslation } from 'react-i18next'
 import { putPlan } from '../../api/calls'
@@ -24,7 +24,7 @@ const useStyles = makeStyles({
   plan: { display: 'flex', flexWrap: 'wrap', alignItems: 'center', gap: tokens.spacingHorizontalM },
   bar: {
     position: 'sticky', bottom: 0, display: 'flex', flexWrap: 'wrap', alignItems: 'center', gap: tokens.spacingHorizontalM, zIndex: 1,
-    padding: '12px 28px', margin: '0 -28px -28px', backgroundColor: tokens.colorNeutralBackground1, borderTop: `1px solid ${tokens.colorNeutralStroke2}`,
+    padding: '12px 20px', backgroundColor: tokens.colorNeutralBackground1, border: `1px solid ${tokens.colorNeutralStroke2}`, borderRadius: tokens.borderRadiusLarge,
   },
   end: { marginLeft: 'auto' },
 })
@@ -132,7 +132,7 @@ export function PlanForm({ environment, plan, saved, reload }: Props) {
         <Button appearance="primary" disabledFocusable={!may || !changed || busy} onClick={save} data-testid="plan-save">{t('action.save')}</Button>
         <Button disabled={!changed || busy} onClick={discard} data-testid="plan-discard">{t('action.discard')}</Button>
         {changed && <Text>{t('plan.unsaved')}</Text>}
-        {base.updatedBy && <Text size={200} className={`${styles.dim} ${styles.end}`}>{t('plan.lastSaved', { name: base.updatedBy })} <Moment time={base.updatedAt} /></Text>}
+        {base.updatedBy && <Text size={200} className={mergeClasses(styles.dim, styles.end)}>{t('plan.lastSaved', { name: base.updatedBy })} <Moment time={base.updatedAt} /></Text>}
       </div>
       {comparing && (
         <ChangePlan
