@@ -25,6 +25,7 @@ const usage = `usage: komainu-control COMMAND [flags]
 
   run            run the control plane
   admin reset    make a new one-time password for the user admin; works while the control plane runs
+  admin token    make an API token with all rights for an hour, for scripts on this host
   config check   say what is wrong with the configuration
   config show    print the configuration in effect
   version        print the version
@@ -118,6 +119,8 @@ func command(ctx context.Context, args []string, env Env) error {
 		return Run(ctx, cfg, env)
 	case "admin reset":
 		return resetAdmin(ctx, cfg, env)
+	case "admin token":
+		return adminToken(ctx, cfg, env)
 	case "config check":
 		if err := cfg.Validate(); err != nil {
 			return err
@@ -145,19 +148,54 @@ func command(ctx context.Context, args []string, env Env) error {
 // resetAdmin is for someone on the host: who can write the state may
 // administer it.
 func resetAdmin(ctx context.Context, cfg Config, env Env) error {
-	if _, err := os.Stat(filepath.Join(cfg.State, db.File)); err != nil {
-		return fault.Wrap(fault.NotFound, err, "there is no state in %s; name the folder with --state", cfg.State)
-	}
-	state, err := openState(ctx, cfg.State)
+	users, closeState, err := hostAccess(ctx, cfg, env)
 	if err != nil {
 		return err
 	}
-	defer state.Close()
-	users := access.New(state, access.Config{Log: cfg.Log.logger(env.Stderr), Hashing: env.Hashing, Record: audit.New(state, time.Now).Record})
+	defer closeState()
 	name, password, err := users.ResetAdmin(ctx)
 	if err != nil {
 		return db.Explain(err)
 	}
 	fmt.Fprintf(env.Stdout, "%s one-time password: %s\nSign in with it and choose a new one; sessions of this user have ended.\n", name, password)
 	return nil
+}
+
+// adminTokenLife is enough for a script that sets something up.
+const adminTokenLife = time.Hour
+
+// adminToken is for someone on the host, like resetAdmin.
+func adminToken(ctx context.Context, cfg Config, env Env) error {
+	users, closeState, err := hostAccess(ctx, cfg, env)
+	if err != nil {
+		return err
+	}
+	defer closeState()
+	organization, err := users.Organization(ctx)
+	if err != nil {
+		return db.Explain(err)
+	}
+	ctx = access.WithActor(ctx, access.Actor{Kind: access.System, Name: "host", Organization: organization.ID})
+	in := &access.CreateTokenInput{}
+	in.Body.Label, in.Body.Role, in.Body.ExpiresInSeconds = "made on the host", access.Admin, int64(adminTokenLife.Seconds())
+	token, err := users.CreateToken(ctx, in)
+	if err != nil {
+		return db.Explain(err)
+	}
+	fmt.Fprintln(env.Stdout, token.Token)
+	return nil
+}
+
+// hostAccess opens the users of a state folder beside a control plane that
+// may be running.
+func hostAccess(ctx context.Context, cfg Config, env Env) (users *access.Access, closeState func(), err error) {
+	if _, err := os.Stat(filepath.Join(cfg.State, db.File)); err != nil {
+		return nil, nil, fault.Wrap(fault.NotFound, err, "there is no state in %s; name the folder with --state", cfg.State)
+	}
+	state, err := openState(ctx, cfg.State)
+	if err != nil {
+		return nil, nil, err
+	}
+	users = access.New(state, access.Config{Log: cfg.Log.logger(env.Stderr), Hashing: env.Hashing, Record: audit.New(state, time.Now).Record})
+	return users, func() { _ = state.Close() }, nil
 }
