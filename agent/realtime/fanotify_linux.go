@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -21,6 +20,7 @@ const permMask = unix.FAN_OPEN_PERM
 const (
 	blockMask = unix.FAN_OPEN_PERM | unix.FAN_CLOSE_WRITE
 	watchMask = unix.FAN_CLOSE_WRITE | unix.FAN_OPEN_EXEC
+	everyMask = blockMask | watchMask
 )
 
 // fanEvent is one event of the group.
@@ -37,7 +37,7 @@ func nextEvent(b []byte) (e fanEvent, rest []byte, ok bool) {
 		return e, nil, false
 	}
 	n := binary.NativeEndian.Uint32(b)
-	if n < metaSize || int(n) > len(b) || b[4] != unix.FANOTIFY_METADATA_VERSION {
+	if n < metaSize || uint64(n) > uint64(len(b)) || b[4] != unix.FANOTIFY_METADATA_VERSION {
 		return e, nil, false
 	}
 	e.mask = binary.NativeEndian.Uint64(b[8:])
@@ -46,9 +46,14 @@ func nextEvent(b []byte) (e fanEvent, rest []byte, ok bool) {
 	return e, b[n:], true
 }
 
+// createGroup creates the fanotify group.
+//
+// The descriptors of events are non-blocking: the kernel opens the file anew
+// inside of the reader's read(2), and a FIFO without a writer or a lease of
+// somebody else would hold the reader there.
 func createGroup() (*os.File, error) {
-	fd, err := unix.FanotifyInit(unix.FAN_CLASS_CONTENT|unix.FAN_CLOEXEC|unix.FAN_UNLIMITED_QUEUE|unix.FAN_UNLIMITED_MARKS|unix.FAN_NONBLOCK,
-		unix.O_RDONLY|unix.O_LARGEFILE|unix.O_CLOEXEC|unix.O_NOATIME)
+	fd, err := unix.FanotifyInit(unix.FAN_CLASS_CONTENT|unix.FAN_CLOEXEC|unix.FAN_UNLIMITED_QUEUE|unix.FAN_UNLIMITED_MARKS,
+		unix.O_RDONLY|unix.O_LARGEFILE|unix.O_CLOEXEC|unix.O_NOATIME|unix.O_NONBLOCK)
 	switch {
 	case errors.Is(err, unix.EPERM):
 		return nil, fault.Wrap(fault.NeedsRoot, err, "real-time protection needs root (CAP_SYS_ADMIN)")
@@ -57,11 +62,18 @@ func createGroup() (*os.File, error) {
 	case err != nil:
 		return nil, fmt.Errorf("create the fanotify group: %w", err)
 	}
-	return os.NewFile(uintptr(fd), "fanotify"), nil
+	// Only now non-blocking: an os.File that begins so is made blocking when
+	// its descriptor is asked for, and the flag is shared with the broker.
+	f := os.NewFile(uintptr(fd), "fanotify")
+	if err := unix.SetNonblock(fd, true); err != nil {
+		f.Close()
+		return nil, fmt.Errorf("make the fanotify group non-blocking: %w", err)
+	}
+	return f, nil
 }
 
-// answer tells the kernel. An event that was answered already is no error.
-func answer(group int, fd int32, allow bool) error {
+// answer tells the kernel. It reports whether an event was waiting for it.
+func answer(group int, fd int32, allow bool) (bool, error) {
 	var b [8]byte
 	binary.NativeEndian.PutUint32(b[:], uint32(fd))
 	response := uint32(unix.FAN_DENY)
@@ -74,9 +86,9 @@ func answer(group int, fd int32, allow bool) error {
 		switch {
 		case errors.Is(err, unix.EINTR):
 		case errors.Is(err, unix.ENOENT):
-			return nil
+			return false, nil
 		default:
-			return err
+			return err == nil, err
 		}
 	}
 }
@@ -91,116 +103,89 @@ func mark(group int, flags uint, mask uint64, fd int) error {
 	return nil
 }
 
-// cacheMark lets the kernel forget the mark when it needs the memory.
-const cacheMark = unix.FAN_MARK_IGNORE | unix.FAN_MARK_EVICTABLE
-
-func addIgnore(group int, fd int32) error {
-	return mark(group, unix.FAN_MARK_ADD|cacheMark, permMask, int(fd))
-}
-
-func removeIgnore(group int, fd int32) error {
-	return mark(group, unix.FAN_MARK_REMOVE|unix.FAN_MARK_IGNORE, permMask, int(fd))
-}
-
-// message is what broker and worker say to each other: 24 bytes, native
-// byte order, with a descriptor beside it where one is named.
-type message struct {
-	op   uint32
-	seq  uint64 // of the event; chosen by the broker
-	pid  int32
-	arg  uint32
-	fd   int32 // number in the broker
-	file int   // received or sent beside it, -1 for none
-}
-
-// Operations. From broker to worker: opOpen, opClosed, opExec, opMarked. From
-// worker to broker: opAnswer, opMark, opFlush.
-const (
-	opOpen   = 1 + iota // judge and answer; with file
-	opClosed            // a writer has closed it; with file
-	opExec              // it was executed; with file
-	opAnswer            // arg: answerDeny, answerCache
-	opMark              // arg: modes below; with file
-	opFlush             // drop all marks on inodes
-	opClear             // drop all marks on filesystems
-	opMarked            // arg: errno of opMark or opClear
-)
-
-const (
-	answerDeny  = 1
-	answerCache = 2
-
-	markBlock = 1
-	markWatch = 2
-)
-
-const messageSize = 24
-
-func (m *message) encode(b *[messageSize]byte) {
-	binary.NativeEndian.PutUint32(b[0:], m.op)
-	binary.NativeEndian.PutUint32(b[4:], uint32(m.pid))
-	binary.NativeEndian.PutUint64(b[8:], m.seq)
-	binary.NativeEndian.PutUint32(b[16:], m.arg)
-	binary.NativeEndian.PutUint32(b[20:], uint32(m.fd))
-}
-
-func (m *message) decode(b []byte) bool {
-	if len(b) != messageSize {
-		return false
-	}
-	m.op = binary.NativeEndian.Uint32(b[0:])
-	m.pid = int32(binary.NativeEndian.Uint32(b[4:]))
-	m.seq = binary.NativeEndian.Uint64(b[8:])
-	m.arg = binary.NativeEndian.Uint32(b[16:])
-	m.fd = int32(binary.NativeEndian.Uint32(b[20:]))
-	return true
-}
-
-// send sends a message without waiting: EAGAIN when the other side is behind.
-func send(sock int, m *message) error {
-	var b [messageSize]byte
-	m.encode(&b)
-	var rights []byte
-	if m.file >= 0 {
-		rights = unix.UnixRights(m.file)
-	}
-	for {
-		err := unix.Sendmsg(sock, b[:], rights, nil, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
-		if !errors.Is(err, unix.EINTR) {
+// markFilesystem makes the mark of a filesystem have exactly this mask. What
+// is new is added first: there is no moment without protection.
+func markFilesystem(group int, mask uint64, fd int) error {
+	if mask != 0 {
+		if err := mark(group, unix.FAN_MARK_ADD|unix.FAN_MARK_FILESYSTEM, mask, fd); err != nil {
 			return err
 		}
 	}
+	if surplus := everyMask &^ mask; surplus != 0 {
+		err := mark(group, unix.FAN_MARK_REMOVE|unix.FAN_MARK_FILESYSTEM, surplus, fd)
+		if err != nil && !errors.Is(err, unix.ENOENT) {
+			return err
+		}
+	}
+	return nil
 }
 
-// receive takes a message without waiting.
-func receive(sock int, m *message) error {
-	var b [messageSize + 1]byte
-	oob := make([]byte, unix.CmsgSpace(int(unsafe.Sizeof(int32(0)))))
+// ignorer sets the marks that make the kernel answer by itself. How it can
+// depends on the kernel's age, which the first mark tells.
+type ignorer struct {
+	group int
+	exe   int // the agent's own program, -1 if it could not be opened
+	age   int // index of ignoreFlags
+	kept  int // marks set that the kernel cannot evict
+}
+
+// ignoreFlags are tried from the newest kernel (6.0) over 5.19 to the oldest,
+// whose marks keep their inodes in memory.
+var ignoreFlags = [...]uint{
+	unix.FAN_MARK_IGNORE | unix.FAN_MARK_EVICTABLE,
+	unix.FAN_MARK_IGNORED_MASK | unix.FAN_MARK_EVICTABLE,
+	unix.FAN_MARK_IGNORED_MASK,
+}
+
+// maxKept bounds the inodes that an old kernel is made to keep.
+const maxKept = 1 << 14
+
+// newIgnorer lets the kernel allow opens of the agent's own program from now
+// on, and evict that never: a process of the agent must be able to start while
+// nobody answers. Nobody can write to a program that runs.
+func newIgnorer(group, exe int) *ignorer {
+	g := &ignorer{group: group, exe: exe}
+	g.pin()
+	return g
+}
+
+func (g *ignorer) pin() {
+	if g.exe < 0 {
+		return
+	}
+	err := mark(g.group, unix.FAN_MARK_ADD|ignoreFlags[g.age]&^unix.FAN_MARK_EVICTABLE, permMask, g.exe)
+	if errors.Is(err, unix.EINVAL) && g.age == 0 {
+		g.age = 1
+		_ = mark(g.group, unix.FAN_MARK_ADD|unix.FAN_MARK_IGNORED_MASK, permMask, g.exe)
+	}
+}
+
+// add makes the kernel allow opens of a file until it is written to. Where a
+// writer has it open, the kernel sets nothing.
+func (g *ignorer) add(fd int) error {
 	for {
-		n, on, _, _, err := unix.Recvmsg(sock, b[:], oob, unix.MSG_DONTWAIT|unix.MSG_CMSG_CLOEXEC)
-		if errors.Is(err, unix.EINTR) {
+		err := mark(g.group, unix.FAN_MARK_ADD|ignoreFlags[g.age], permMask, fd)
+		if errors.Is(err, unix.EINVAL) && g.age < len(ignoreFlags)-1 {
+			g.age++
 			continue
 		}
-		if err != nil {
-			return err
-		}
-		m.file = -1
-		if on > 0 {
-			if messages, err := unix.ParseSocketControlMessage(oob[:on]); err == nil && len(messages) == 1 {
-				if fds, err := unix.ParseUnixRights(&messages[0]); err == nil && len(fds) == 1 {
-					m.file = fds[0]
-				}
+		if err == nil && g.age == len(ignoreFlags)-1 {
+			if g.kept++; g.kept >= maxKept {
+				g.flush()
 			}
 		}
-		if n == 0 {
-			return unix.ECONNRESET
-		}
-		if !m.decode(b[:n]) {
-			if m.file >= 0 {
-				unix.Close(m.file)
-			}
-			return fmt.Errorf("message of %d bytes", n)
-		}
-		return nil
+		return err
 	}
+}
+
+// remove takes the mark of a file back, if there is one.
+func (g *ignorer) remove(fd int) {
+	_ = mark(g.group, unix.FAN_MARK_REMOVE|ignoreFlags[g.age]&^unix.FAN_MARK_EVICTABLE, permMask, fd)
+}
+
+// flush takes back all.
+func (g *ignorer) flush() {
+	g.kept = 0
+	_ = mark(g.group, unix.FAN_MARK_FLUSH, 0, unix.AT_FDCWD)
+	g.pin()
 }

@@ -2,17 +2,13 @@ package realtime
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"os"
 	"os/exec"
 	"runtime"
-	"strconv"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -29,6 +25,9 @@ type GuardConfig struct {
 // Guard is the guardian. It returns when ctx ends and its children have, or
 // with fault.NeedsRoot or fault.Unsupported when this host lets it have no
 // fanotify group; the caller then runs the worker alone.
+//
+// Nothing else should run in its process: whatever stops the world while a
+// child is being forked stops the answers too.
 func Guard(ctx context.Context, c GuardConfig) error {
 	group, err := createGroup()
 	if err != nil {
@@ -40,132 +39,175 @@ func Guard(ctx context.Context, c GuardConfig) error {
 		return err
 	}
 	defer file.Close()
-	ends, err := socketPair()
+	brokerEnd, workerEnd, err := socketPair()
 	if err != nil {
 		return err
 	}
-	defer ends[0].Close()
-	defer ends[1].Close()
+	defer brokerEnd.Close()
+	defer workerEnd.Close()
+	exe, err := os.Open("/proc/self/exe")
+	if err != nil {
+		return fmt.Errorf("open the agent's own program: %w", err)
+	}
+	defer exe.Close()
 
-	g := &guardian{log: c.Log, mem: mem, group: int(group.Fd())}
-	harden(c.Log, -1000)
+	// A thread that forks keeps its processor until the child runs; the watch
+	// needs one beside it.
+	runtime.GOMAXPROCS(3)
+	harden(c.Log, oomNever)
+	lockMemory(c.Log)
+	log := newAside(c.Log)
+	defer log.close()
+	g := &guardian{log: log, mem: mem, group: int(group.Fd()), sock: int(brokerEnd.Fd()), wake: make(chan struct{}, 1)}
+	g.ignore = newIgnorer(g.group, int(exe.Fd()))
 	mem.guardianPID.Store(int32(os.Getpid()))
-	mem.guardianBeat.Store(mono())
-	g.drain.Store(true)
+	g.broker = &child{role: "broker", files: []*os.File{file, brokerEnd, group, exe}, command: c.Command, log: log, ended: g.takeOver}
+	g.worker = &child{role: "worker", files: []*os.File{file, workerEnd}, command: c.Command, log: log, ended: mem.forgetWorker}
+	g.takeOver()
+	g.pulse.last = mono()
 
-	ctx, stop := context.WithCancel(ctx)
-	defer stop()
+	// The worker ends first and the watch last, so that there is somebody to
+	// answer all the time. Closing the group then frees whoever still waits.
+	brokers, endBroker := context.WithCancel(context.WithoutCancel(ctx))
+	watching, endWatch := context.WithCancel(context.WithoutCancel(ctx))
 	var children sync.WaitGroup
-	g.broker = &child{role: "broker", files: []*os.File{file, ends[0], group}, command: c.Command, log: c.Log, ended: g.takeOver}
-	g.worker = &child{role: "worker", files: []*os.File{file, ends[1]}, command: c.Command, log: c.Log, ended: func() {}}
-	children.Go(func() { g.broker.keep(ctx) })
-	children.Go(func() { g.worker.keep(ctx) })
-	g.watch(ctx)
+	children.Go(func() {
+		defer endBroker()
+		g.worker.keep(ctx)
+	})
+	children.Go(func() {
+		defer endWatch()
+		g.broker.keep(brokers)
+	})
+	g.watch(watching)
 	children.Wait()
 	return nil
 }
 
-// socketPair returns the ends of broker and worker. The guardian keeps both,
-// so that a restart of either needs no new pair, and messages wait.
-func socketPair() (ends [2]*os.File, err error) {
-	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
-	if err != nil {
-		return ends, fmt.Errorf("create socket pair: %w", err)
-	}
-	for i, fd := range fds {
-		// Room for a burst of some thousand opens; root may exceed the limit.
-		_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUFFORCE, 4<<20)
-		ends[i] = os.NewFile(uintptr(fd), "pair")
-	}
-	return ends, nil
-}
-
-// guardian watches the broker and answers in its place.
+// guardian watches the others and answers in the broker's place.
 type guardian struct {
-	log    *slog.Logger
+	log    *aside
 	mem    *shared
 	group  int
+	sock   int // the broker's end
+	ignore *ignorer
 	broker *child
 	worker *child
+	wake   chan struct{}
+
 	drain  atomic.Bool // the broker does not answer: the guardian does
+	missed int         // files sent to the worker since it answers
+	pulse  pulse
 }
 
+// Times that the guardian gives the others to begin.
+const (
+	brokerStart = 5 * time.Second
+	workerStart = time.Minute
+)
+
 // watch beats, looks after the beats of the others, and answers openers while
-// there is no broker, until ctx ends. Then nobody answers any more: the group
-// is closed, which lets all openers go on.
+// there is no broker, until ctx ends.
 func (g *guardian) watch(ctx context.Context) {
 	notify := newNotifier()
+	defer notify.close()
+	tick := time.NewTicker(beatEvery)
+	defer tick.Stop()
 	buf := make([]byte, bufSize)
-	ready := false
 	for ctx.Err() == nil {
 		now := mono()
 		g.mem.guardianBeat.Store(now)
+		excuse := g.pulse.away(now)
 		if g.drain.Load() {
-			if fresh := g.broker.startedAt.Load(); fresh != 0 && g.mem.brokerBeat.Load() > fresh {
-				g.drain.Store(false)
-			} else {
-				g.answerRead()
-				g.answerQueued(buf)
-			}
-		} else if stale(&g.mem.brokerBeat, now, staleAfter) {
-			g.log.Error("the broker has stopped; answering in its place and starting it again")
+			g.standIn(now, buf)
+		} else if !excuse && stale(&g.mem.brokerBeat, now, staleAfter) {
+			g.log.say(slog.LevelError, "the broker has stopped; answering in its place and starting it again")
 			g.mem.brokerStale.Add(1)
-			g.drain.Store(true)
-			g.answerRead()
+			g.takeOver()
 			g.broker.kill()
+			g.standIn(now, buf)
 		}
-		if at := g.worker.startedAt.Load(); at != 0 && now-at > int64(workerHung) && stale(&g.mem.workerBeat, now, workerHung) {
-			g.log.Error("the worker has stopped; starting it again")
-			g.worker.kill()
+		if !excuse {
+			g.lookAtWorker(now)
 		}
-		if !ready && !stale(&g.mem.workerBeat, now, staleAfter) {
-			ready = notify.send("READY=1")
+		if !stale(&g.mem.workerBeat, now, staleAfter) {
+			notify.ready()
 		}
-		notify.watchdog(now)
-		g.wait()
+		notify.alive(now)
+		if g.drain.Load() {
+			_, _ = unix.Poll([]unix.PollFd{{Fd: int32(g.group), Events: unix.POLLIN}}, 5)
+			continue
+		}
+		select {
+		case <-tick.C:
+		case <-g.wake:
+		case <-ctx.Done():
+		}
 	}
 }
 
-// wait lets a while pass: short while it answers openers itself.
-func (g *guardian) wait() {
-	if !g.drain.Load() {
-		time.Sleep(beatEvery)
-		return
-	}
-	_, _ = unix.Poll([]unix.PollFd{{Fd: int32(g.group), Events: unix.POLLIN}}, 5)
-}
-
-// takeOver is called when the broker has ended and before the next one
-// starts.
+// takeOver makes the guardian answer from now on. No broker reads the group
+// any more, should it still live, until the guardian lets one.
 func (g *guardian) takeOver() {
+	g.mem.reader.Store(0)
+	g.mem.brokerPID.Store(0)
+	g.mem.brokerBeat.Store(never)
 	g.drain.Store(true)
-	g.answerRead()
-	clear(g.mem.buf[:]) // nobody else touches it now
+	select {
+	case g.wake <- struct{}{}:
+	default:
+	}
 }
 
-// answerRead allows every open that the broker has read and not answered: by
-// the numbers in the table, and in the buffer that its last read has filled.
-// A broker that has just started may lose a judgement to it, never an answer.
+// standIn answers whatever waits, and hands over to a broker that is ready.
+func (g *guardian) standIn(now int64, buf []byte) {
+	pid, since := g.broker.running()
+	ready := pid != 0 && g.mem.brokerPID.Load() == pid && !stale(&g.mem.brokerBeat, now, staleAfter)
+	g.answerRead()
+	g.answerQueued(buf)
+	switch {
+	case ready:
+		g.missed = 0
+		g.drain.Store(false)
+		g.mem.reader.Store(pid)
+	case pid != 0 && now-since > int64(brokerStart):
+		g.broker.kill()
+	}
+}
+
+// answerRead allows every open that a broker has read, by the numbers in
+// shared memory.
 func (g *guardian) answerRead() {
 	for fd := range g.mem.deadline {
-		if g.mem.deadline[fd].Load() != 0 && g.mem.deadline[fd].Swap(0) != 0 {
-			g.mem.drained.Add(1)
-			_ = answer(g.group, int32(fd), true)
+		if g.mem.deadline[fd].Load() != 0 {
+			g.mem.deadline[fd].Store(0)
+			g.allow(int32(fd))
 		}
 	}
 	for rest := g.mem.buf[:]; ; {
 		e, next, ok := nextEvent(rest)
 		if !ok {
-			return
+			break
 		}
-		if e.mask&permMask != 0 && e.fd >= 0 {
-			_ = answer(g.group, e.fd, true)
+		if e.mask&permMask != 0 && e.fd >= 0 && g.allow(e.fd) {
+			g.mem.events.Add(1)
 		}
 		rest = next
 	}
+	clear(g.mem.buf[:])
 }
 
-// answerQueued allows every open that the kernel still holds.
+// allow reports whether somebody was waiting.
+func (g *guardian) allow(fd int32) bool {
+	waited, _ := answer(g.group, fd, true)
+	if waited {
+		g.mem.drained.Add(1)
+	}
+	return waited
+}
+
+// answerQueued allows every open that the kernel still holds, and leaves the
+// worker a note of each file.
 func (g *guardian) answerQueued(buf []byte) {
 	for {
 		n, err := unix.Read(g.group, buf)
@@ -177,155 +219,56 @@ func (g *guardian) answerQueued(buf []byte) {
 			if !ok {
 				break
 			}
-			g.allow(e)
+			if e.fd >= 0 {
+				g.take(e)
+				unix.Close(int(e.fd))
+			}
 			rest = next
 		}
 	}
 }
 
-func (g *guardian) allow(e fanEvent) {
-	if e.fd < 0 {
+func (g *guardian) take(e fanEvent) {
+	m := message{op: opExec, pid: e.pid, file: int(e.fd)}
+	own := g.mem.ownPID(e.pid)
+	switch {
+	case e.mask&permMask != 0:
+		g.mem.events.Add(1)
+		if own {
+			g.mem.own.Add(1)
+			_, _ = answer(g.group, e.fd, true)
+			return
+		}
+		g.allow(e.fd)
+		m.op, m.arg = opMissed, reasonBroker
+	case e.mask&unix.FAN_CLOSE_WRITE != 0:
+		g.ignore.remove(int(e.fd))
+		m.op = opClosed
+		fallthrough
+	default:
+		if own {
+			return
+		}
+		g.mem.notified.Add(1)
+	}
+	if g.missed++; g.missed > maxMissed || send(g.sock, &m) != nil {
+		g.mem.dropped.Add(1)
+		g.mem.unheard.Add(1)
+	}
+}
+
+// lookAtWorker kills a worker that has stopped, or that never began. Openers
+// do not wait for it: the broker has noticed long before.
+func (g *guardian) lookAtWorker(now int64) {
+	pid, since := g.worker.running()
+	limit := workerHung
+	if g.mem.workerBeat.Load() == never {
+		limit = workerStart
+	}
+	if pid == 0 || now-max(since, g.mem.workerBeat.Load()) <= int64(limit) {
 		return
 	}
-	if e.mask&permMask != 0 {
-		g.mem.events.Add(1)
-		g.mem.drained.Add(1)
-		_ = answer(g.group, e.fd, true)
-	} else {
-		_ = removeIgnore(g.group, e.fd)
-		g.mem.dropped.Add(1)
-	}
-	unix.Close(int(e.fd))
-}
-
-// child is a role that is kept running.
-type child struct {
-	role    string
-	files   []*os.File
-	command func(role string) *exec.Cmd
-	log     *slog.Logger
-	ended   func()
-
-	startedAt atomic.Int64 // mono, 0 while it does not run
-	mu        sync.Mutex
-	process   *os.Process
-}
-
-// Pauses between restarts: short at first, because every one is a gap.
-const (
-	firstPause = 20 * time.Millisecond
-	maxPause   = 5 * time.Second
-	settled    = 30 * time.Second // a run that long resets the pause
-)
-
-// keep runs the role, again and again, until ctx ends.
-func (c *child) keep(ctx context.Context) {
-	// The death signal goes by the thread that has started the child: it has to
-	// live as long.
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
-	pause := firstPause
-	for ctx.Err() == nil {
-		began := time.Now()
-		err := c.run(ctx)
-		c.startedAt.Store(0)
-		c.ended()
-		if ctx.Err() != nil {
-			return
-		}
-		c.log.Warn("a part of the agent has ended and is started again", "part", c.role, "error", err, "after", time.Since(began).Round(time.Millisecond))
-		if time.Since(began) > settled {
-			pause = firstPause
-		}
-		select {
-		case <-ctx.Done():
-		case <-time.After(pause):
-		}
-		pause = min(2*pause, maxPause)
-	}
-}
-
-func (c *child) run(ctx context.Context) error {
-	cmd := c.command(c.role)
-	cmd.ExtraFiles = c.files
-	if cmd.Env == nil {
-		cmd.Env = os.Environ()
-	}
-	cmd.Env = append(cmd.Env, envStarted+"=1")
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	if err := cmd.Start(); err != nil {
-		return fmt.Errorf("start %s: %w", c.role, err)
-	}
-	c.mu.Lock()
-	c.process = cmd.Process
-	c.mu.Unlock()
-	c.startedAt.Store(mono())
-	ended := make(chan struct{})
-	defer close(ended)
-	go func() {
-		select {
-		case <-ended:
-			return
-		case <-ctx.Done():
-		}
-		_ = cmd.Process.Signal(syscall.SIGTERM)
-		select {
-		case <-ended:
-		case <-time.After(5 * time.Second):
-			c.kill()
-		}
-	}()
-	err := cmd.Wait()
-	c.mu.Lock()
-	c.process = nil
-	c.mu.Unlock()
-	return err
-}
-
-func (c *child) kill() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.process != nil {
-		_ = c.process.Kill() // it may have ended meanwhile
-	}
-}
-
-// notifier speaks the protocol of sd_notify(3).
-type notifier struct {
-	conn  net.Conn
-	every int64
-	last  int64
-}
-
-func newNotifier() *notifier {
-	n := &notifier{}
-	path := os.Getenv("NOTIFY_SOCKET")
-	if path == "" {
-		return n
-	}
-	conn, err := net.Dial("unixgram", path)
-	if err != nil {
-		return n
-	}
-	n.conn = conn
-	if us, err := strconv.ParseInt(os.Getenv("WATCHDOG_USEC"), 10, 64); err == nil {
-		n.every = us * 1000 / 3
-	}
-	return n
-}
-
-// send reports whether there is nothing more to say.
-func (n *notifier) send(state string) bool {
-	if n.conn == nil {
-		return true
-	}
-	_, err := n.conn.Write([]byte(state))
-	return err == nil || errors.Is(err, net.ErrClosed)
-}
-
-func (n *notifier) watchdog(now int64) {
-	if n.every > 0 && now-n.last > n.every {
-		n.last = now
-		n.send("WATCHDOG=1")
-	}
+	g.log.say(slog.LevelError, "the worker has stopped; starting it again")
+	g.mem.workerStale.Add(1)
+	g.worker.kill()
 }

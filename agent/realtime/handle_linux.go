@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -15,34 +16,43 @@ import (
 
 	"komainu/event"
 	"komainu/fault"
-	"komainu/policy"
 )
 
 // Bounds of the worker's side.
 const (
-	judges     = 8       // judgements at once
-	openQueue  = 512     // openers that wait for a judge; more are let through
-	closeQueue = 2048    // written files that wait; more are dropped and counted
-	memory     = 1 << 17 // verdicts
+	openJudges  = 8       // judgements at once that somebody waits for
+	closeJudges = 2       // and that nobody waits for
+	badJudges   = 2       // of files known to be bad
+	openQueue   = 512     // openers that wait for a judge; more are let through
+	closeQueue  = 2048    // files that wait though nobody does; more are dropped and counted
+	badQueue    = 128     // more are denied unasked
+	remembered  = 1 << 17 // verdicts
 )
 
 // Handle is the worker's side. One per process; safe for concurrent use.
 type Handle struct {
-	log  *slog.Logger
-	mem  *shared
-	sock int
+	log *slog.Logger
+	mem *shared
 
+	sock   int
 	opens  chan job
+	bads   chan job
 	closes chan job
 	known  *verdicts
-	busy   atomic.Int64 // since when the loop handles one message, 0 when none
+	// unheard is how many lost CloseWrite are accounted for.
+	unheard uint64
+	pulse   pulse
 
-	marks  sync.Mutex
-	seq    uint64
-	marked chan message
-	modes  atomic.Pointer[map[uint64]policy.Mode] // by device
+	mu     sync.Mutex
+	queued map[inode]bool // files in closes whose judgement has not begun
+
+	marks sync.Mutex // one change of marks at a time
+	seq   uint64
+	done  chan message
+	scope atomic.Pointer[scope]
 }
 
+// job is a file that waits for a judge.
 type job struct {
 	message
 	kind  Kind
@@ -51,31 +61,37 @@ type job struct {
 }
 
 // Attach finds what the guardian has given to the role "worker". Without a
-// guardian it answers fault.Unavailable.
+// guardian it answers fault.Unavailable. It should be the first thing that
+// the role does: opens of the agent's own files are let through from then on.
 func Attach(log *slog.Logger) (*Handle, error) {
 	if os.Getenv(envStarted) == "" {
 		return nil, fault.New(fault.Unavailable, "real-time protection needs the guardian; the agent runs without it")
 	}
-	mem, err := mapShared(os.NewFile(sharedFD, "shared"))
+	mem, err := mapShared(sharedFD)
 	if err != nil {
 		return nil, err
 	}
-	for _, fd := range []int{sharedFD, sockFD} {
-		unix.CloseOnExec(fd)
-	}
+	unix.Close(sharedFD)
+	unix.CloseOnExec(sockFD)
 	// Its own children are no roles.
 	if err := os.Unsetenv(envStarted); err != nil {
 		return nil, err
 	}
-	h := &Handle{log: log, mem: mem, sock: sockFD, opens: make(chan job, openQueue), closes: make(chan job, closeQueue), known: newVerdicts(memory), marked: make(chan message, 1)}
-	h.modes.Store(&map[uint64]policy.Mode{})
+	harden(log, oomRather)
+	h := &Handle{
+		log: log, mem: mem, sock: sockFD, opens: make(chan job, openQueue), bads: make(chan job, badQueue), closes: make(chan job, closeQueue),
+		known: newVerdicts(remembered), queued: map[inode]bool{}, done: make(chan message, maxPending), unheard: mem.unheard.Load(),
+	}
+	h.scope.Store(&scope{})
 	mem.workerPID.Store(int32(os.Getpid()))
-	mem.workerRuns.Add(1)
+	// An outcome for the worker before this one must not fit a request of this.
+	h.seq = mem.workerRuns.Add(1) << 40
 	return h, nil
 }
 
 // OwnPID declares a further process of the agent, in slot 0 to 7: its opens
-// are allowed at once. 0 frees the slot.
+// are allowed at once. 0 frees the slot, which has to happen as soon as the
+// process has ended: its number may be given to another.
 func (h *Handle) OwnPID(slot, pid int) {
 	if slot >= 0 && slot < len(h.mem.others) {
 		h.mem.others[slot].Store(int32(pid))
@@ -85,124 +101,171 @@ func (h *Handle) OwnPID(slot, pid int) {
 // Stats returns the counters of all three processes.
 func (h *Handle) Stats() Stats { return h.mem.stats() }
 
-// Run judges until ctx ends.
+// Run judges until ctx ends. From then on opens are let through.
 func (h *Handle) Run(ctx context.Context, j Judge) error {
+	ctx, stop := context.WithCancel(ctx)
 	var all sync.WaitGroup
 	defer all.Wait()
-	ctx, stop := context.WithCancel(ctx)
 	defer stop()
-	for range judges {
-		all.Go(func() { h.judge(ctx, j, h.opens) })
+	for _, p := range []struct {
+		jobs   <-chan job
+		judges int
+	}{{h.opens, openJudges}, {h.bads, badJudges}, {h.closes, closeJudges}} {
+		for range p.judges {
+			all.Go(func() { h.judge(ctx, j, p.jobs) })
+		}
 	}
-	for range 2 {
-		all.Go(func() { h.judge(ctx, j, h.closes) })
-	}
-	all.Go(func() { h.beat(ctx) })
+	defer h.mem.workerBeat.Store(never)
 	return h.listen(ctx)
 }
 
-// beat says that this process lives, as long as its loop goes on.
-func (h *Handle) beat(ctx context.Context) {
-	tick := time.NewTicker(beatEvery)
-	defer tick.Stop()
-	for {
-		now := mono()
-		if since := h.busy.Load(); since == 0 || now-since < int64(staleAfter) {
-			h.mem.workerBeat.Store(now)
-		}
-		select {
-		case <-ctx.Done():
-			h.mem.workerBeat.Store(0) // from now on the broker need not ask
-			return
-		case <-tick.C:
-		}
-	}
-}
-
-// listen takes messages and sorts them. It never waits for a judge.
+// listen takes messages, sorts them, and beats: whoever sees the beat knows
+// that this loop goes on. It never waits for a judge.
 func (h *Handle) listen(ctx context.Context) error {
+	in := newReceiver(h.sock)
 	polled := []unix.PollFd{{Fd: int32(h.sock), Events: unix.POLLIN}}
+	h.pulse.last = mono()
 	for ctx.Err() == nil {
-		h.busy.Store(0)
-		n, err := unix.Poll(polled, 100)
-		if err != nil && !errors.Is(err, unix.EINTR) {
+		now := mono()
+		h.mem.workerBeat.Store(now)
+		if !h.pulse.away(now) && stale(&h.mem.guardianBeat, now, guardianLost) {
+			h.log.Error("guardian and broker have stopped; ending them so that they are started again")
+			h.mem.endGuardian()
+		}
+		if _, err := unix.Poll(polled, int(beatEvery.Milliseconds())); err != nil && !errors.Is(err, unix.EINTR) {
 			return fmt.Errorf("poll: %w", err)
 		}
-		if n <= 0 {
+		if polled[0].Revents == 0 {
 			continue
 		}
-		for {
-			h.busy.Store(mono())
-			var m message
-			err := receive(h.sock, &m)
-			if errors.Is(err, unix.EAGAIN) {
-				break
-			}
-			if errors.Is(err, unix.ECONNRESET) {
-				return fault.New(fault.Unavailable, "the broker's socket is gone")
-			}
-			if err != nil {
-				h.log.Warn("the broker said something odd", "error", err)
-				continue
-			}
-			h.sort(m)
+		if err := h.take(in); err != nil {
+			return err
 		}
+	}
+	return nil
+}
+
+// batch bounds the messages between two beats.
+const batch = 64
+
+func (h *Handle) take(in *receiver) error {
+	for range batch {
+		var m message
+		err := in.next(&m)
+		switch {
+		case errors.Is(err, unix.EAGAIN):
+			return nil
+		case errors.Is(err, unix.ECONNRESET):
+			return fault.New(fault.Unavailable, "the broker's socket is gone")
+		case err != nil:
+			h.log.Warn("the broker said something odd", "error", err)
+			continue
+		}
+		h.sort(m)
 	}
 	return nil
 }
 
 // sort answers what is known and queues the rest.
 func (h *Handle) sort(m message) {
-	if m.op == opMarked {
+	if m.op == opDone {
 		select {
-		case h.marked <- m:
+		case h.done <- m:
 		default: // nobody waits for it any more
 		}
 		return
 	}
 	if m.file < 0 {
+		// This process has no descriptor left.
+		h.settle(&m, Decision{}, answerBusy)
 		return
+	}
+	if n := h.mem.unheard.Load(); n != h.unheard {
+		h.unheard = n
+		h.known.forget()
 	}
 	stamp, regular := stampOf(m.file)
 	if !regular {
-		h.settle(&m, Decision{})
-		unix.Close(m.file)
+		h.settle(&m, Decision{}, 0)
+		m.close()
 		return
 	}
 	j := job{message: m, stamp: stamp, at: time.Now()}
 	switch m.op {
 	case opOpen:
 		j.kind = OpenPerm
-		if bad, ok := h.known.get(stamp); ok {
-			h.settle(&m, Decision{Deny: bad, Cache: !bad && !written(m.file)})
-			unix.Close(m.file)
-			return
-		}
-		h.queue(h.opens, j, &h.mem.busy)
+		h.sortOpen(j)
 	case opClosed:
 		j.kind = CloseWrite
-		h.queue(h.closes, j, &h.mem.dropped)
+		h.known.drop(stamp)
+		h.queueClosed(j)
 	case opExec:
 		j.kind = Executed
-		if _, ok := h.known.get(stamp); ok {
-			unix.Close(m.file)
-			return
-		}
-		h.queue(h.closes, j, &h.mem.dropped)
+		h.queue(h.closes, j)
+	case opMissed:
+		j.kind = Missed
+		h.queue(h.closes, j)
 	default:
-		unix.Close(m.file)
+		j.close()
 	}
+}
+
+func (h *Handle) sortOpen(j job) {
+	switch h.look(j.file, j.stamp) {
+	case KnownClean:
+		h.settle(&j.message, Decision{Cache: true}, 0)
+		j.close()
+	case KnownBad:
+		select {
+		case h.bads <- j:
+		default:
+			h.settle(&j.message, Decision{Deny: true}, 0)
+			j.close()
+		}
+	default:
+		h.queue(h.opens, j)
+	}
+}
+
+// look returns what is known of a file, now. What was clean is not known to
+// be so while somebody has it open for writing.
+func (h *Handle) look(fd int, s Stamp) Known {
+	k := h.known.get(s)
+	if k == KnownClean && written(fd) {
+		return Unknown
+	}
+	return k
 }
 
 // queue hands a job to the judges; when they are behind, an opener is let
 // through, and a notification is dropped.
-func (h *Handle) queue(to chan<- job, j job, full *atomic.Uint64) {
+func (h *Handle) queue(to chan<- job, j job) bool {
 	select {
 	case to <- j:
+		return true
 	default:
-		full.Add(1)
-		h.settle(&j.message, Decision{})
-		unix.Close(j.file)
+		if j.kind != OpenPerm {
+			h.mem.dropped.Add(1)
+		}
+		h.settle(&j.message, Decision{}, answerBusy)
+		j.close()
+		return false
+	}
+}
+
+// queueClosed queues a written file unless it is queued already: a log that
+// is opened for each line is judged as often as there is time to.
+func (h *Handle) queueClosed(j job) {
+	i := j.stamp.inode()
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.queued[i] {
+		h.mem.merged.Add(1)
+		j.close()
+		return
+	}
+	if h.queue(h.closes, j) {
+		h.queued[i] = true
 	}
 }
 
@@ -218,51 +281,66 @@ func (h *Handle) judge(ctx context.Context, judge Judge, jobs <-chan job) {
 }
 
 func (h *Handle) decide(ctx context.Context, judge Judge, j job) {
-	f := os.NewFile(uintptr(j.file), "event")
-	defer f.Close()
-	// Another judge may have settled it while this one waited.
-	if bad, ok := h.known.get(j.stamp); ok && j.kind == OpenPerm {
-		h.settle(&j.message, Decision{Deny: bad, Cache: !bad && !written(j.file)})
+	if j.kind == CloseWrite {
+		h.mu.Lock()
+		delete(h.queued, j.stamp.inode())
+		h.mu.Unlock()
+	}
+	// It may have been written to, or judged, while it was queued.
+	began := h.known.begin(j.stamp)
+	j.stamp, _ = stampOf(j.file)
+	known := h.look(j.file, j.stamp)
+	if known == KnownClean && j.kind != Missed {
+		h.settle(&j.message, Decision{Cache: true}, 0)
+		j.close()
 		return
 	}
-	generation := h.known.generation()
-	path, err := os.Readlink("/proc/self/fd/" + strconv.Itoa(j.file))
-	if err != nil {
-		path = ""
-	}
-	d := judge.Judge(ctx, Open{File: f, Path: path, PID: event.PID(j.pid), Kind: j.kind, Mode: h.mode(j.stamp.Device), Stamp: j.stamp, At: j.at})
+	// The kernel has opened it non-blocking, which a reader need not know.
+	_ = unix.SetNonblock(j.file, false)
+	f := os.NewFile(uintptr(j.file), "event")
+	defer f.Close()
+	path := pathOf(j.file)
+	d := judge.Judge(ctx, Open{
+		File: f, Path: path, PID: event.PID(j.pid), Kind: j.kind, Mode: h.scope.Load().mode(j.stamp.Device, path, j.kind),
+		Known: known, Stamp: j.stamp, Reason: j.reason(), At: j.at,
+	})
 	if d.Cache {
 		// Only what was not written to while it was judged is remembered.
-		after, regular := stampOf(j.file)
-		d.Cache = regular && after == j.stamp && (d.Deny || !written(j.file))
+		after, _ := stampOf(j.file)
+		d.Cache = after == j.stamp && (d.Deny || !written(j.file))
 	}
 	if d.Cache {
-		h.known.put(j.stamp, d.Deny, generation)
+		h.known.put(j.stamp, d.Deny, began)
 	}
-	h.settle(&j.message, d)
+	h.settle(&j.message, d, answerJudged)
 }
 
-func (h *Handle) mode(device uint64) policy.Mode { return (*h.modes.Load())[device] }
+func (j *job) reason() string {
+	if j.kind != Missed || int(j.arg) >= len(reasons) {
+		return ""
+	}
+	return reasons[j.arg]
+}
 
 // settle answers an opener. The broker ignores answers that come too late.
-func (h *Handle) settle(m *message, d Decision) {
+func (h *Handle) settle(m *message, d Decision, how uint32) {
 	if m.op != opOpen {
 		return
 	}
-	r := message{op: opAnswer, seq: m.seq, fd: m.fd, file: -1}
+	r := message{op: opAnswer, seq: m.seq, fd: m.fd, arg: how, file: -1}
 	switch {
 	case d.Deny:
-		r.arg = answerDeny
+		r.arg |= answerDeny
 	case d.Cache:
-		r.arg = answerCache
+		r.arg |= answerCache
 	}
 	if err := send(h.sock, &r); err != nil {
 		h.log.Warn("an answer could not be sent; the opener goes on at its deadline", "error", err)
 	}
 }
 
-// written reports whether somebody has the file open for writing: the kernel
-// gives a read lease only when nobody has.
+// written reports whether somebody has the file open for writing, be it only
+// through a mapping: the kernel gives a read lease when nobody has.
 func written(fd int) bool {
 	if _, err := unix.FcntlInt(uintptr(fd), unix.F_SETLEASE, unix.F_RDLCK); err != nil {
 		return true
@@ -271,15 +349,21 @@ func written(fd int) bool {
 	return false
 }
 
-// stampOf identifies a file and its content, and says whether it is a
-// regular one.
-func stampOf(fd int) (Stamp, bool) {
-	var st unix.Stat_t
-	if err := unix.Fstat(fd, &st); err != nil {
-		return Stamp{}, false
+// pathOf returns the path of an open file, "" if it has none any more or none
+// in this mount namespace.
+func pathOf(fd int) string {
+	const gone = " (deleted)"
+	path, err := os.Readlink("/proc/self/fd/" + strconv.Itoa(fd))
+	if err != nil || !strings.HasPrefix(path, "/") {
+		return ""
 	}
-	return Stamp{Device: st.Dev, Inode: st.Ino, Size: st.Size, ModTime: st.Mtim.Nano(), ChangeTime: st.Ctim.Nano()},
-		st.Mode&unix.S_IFMT == unix.S_IFREG
+	if strings.HasSuffix(path, gone) {
+		var st unix.Stat_t
+		if unix.Fstat(fd, &st) != nil || st.Nlink == 0 {
+			return ""
+		}
+	}
+	return path
 }
 
 // Invalidate forgets all verdicts, here and in the kernel: definitions,
@@ -298,78 +382,5 @@ func (h *Handle) tell(m *message) error {
 			return err
 		}
 		time.Sleep(wait)
-	}
-}
-
-// SetMarks replaces what is watched. It returns an error that names every
-// filesystem that could not be marked; the others are.
-func (h *Handle) SetMarks(ctx context.Context, marks []Mark) error {
-	h.marks.Lock()
-	defer h.marks.Unlock()
-	modes := map[uint64]policy.Mode{}
-	if err := h.ask(ctx, &message{op: opClear, file: -1}); err != nil {
-		return fmt.Errorf("clear the marks: %w", err)
-	}
-	var errs []error
-	for _, m := range marks {
-		if err := h.mark(ctx, m, modes); err != nil {
-			errs = append(errs, fmt.Errorf("mark %s: %w", m.Path, err))
-		}
-		// Openers may come as soon as the first mark is there.
-		now := make(map[uint64]policy.Mode, len(modes))
-		for k, v := range modes {
-			now[k] = v
-		}
-		h.modes.Store(&now)
-	}
-	if len(marks) == 0 {
-		h.modes.Store(&modes)
-	}
-	return errors.Join(append(errs, h.Invalidate())...)
-}
-
-func (h *Handle) mark(ctx context.Context, m Mark, modes map[uint64]policy.Mode) error {
-	fd, err := unix.Open(m.Path, unix.O_RDONLY|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
-	if err != nil {
-		return err
-	}
-	defer unix.Close(fd)
-	stamp, _ := stampOf(fd)
-	arg := uint32(markWatch)
-	if m.Mode == policy.Block {
-		arg = markBlock
-	}
-	if err := h.ask(ctx, &message{op: opMark, arg: arg, file: fd}); err != nil {
-		return err
-	}
-	modes[stamp.Device] = m.Mode
-	return nil
-}
-
-// markTimeout is how long a mark may take: the broker may be restarting.
-const markTimeout = 3 * time.Second
-
-// ask sends a message and waits for its outcome.
-func (h *Handle) ask(ctx context.Context, m *message) error {
-	h.seq++
-	m.seq = h.seq
-	ctx, cancel := context.WithTimeout(ctx, markTimeout)
-	defer cancel()
-	if err := h.tell(m); err != nil {
-		return err
-	}
-	for {
-		select {
-		case <-ctx.Done():
-			return fault.New(fault.Unavailable, "the broker does not answer")
-		case r := <-h.marked:
-			if r.seq != m.seq {
-				continue // of a former request
-			}
-			if r.arg != 0 {
-				return unix.Errno(r.arg)
-			}
-			return nil
-		}
 	}
 }

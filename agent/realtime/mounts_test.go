@@ -39,22 +39,3 @@ func FuzzParseMounts(f *testing.F) {
 		}
 	})
 }
-
-func TestVerdictsAreBoundedAndForget(t *testing.T) {
-	v := newVerdicts(100)
-	for i := range uint64(10_000) {
-		v.put(Stamp{Inode: i}, i%2 == 0, v.generation())
-		if n := len(v.young) + len(v.old); n > 100 {
-			t.Fatalf("%d entries", n)
-		}
-	}
-	if bad, ok := v.get(Stamp{Inode: 9998}); !ok || !bad {
-		t.Error("a fresh verdict is forgotten")
-	}
-	before := v.generation()
-	v.forget()
-	v.put(Stamp{Inode: 1}, false, before) // judged by rules that no longer hold
-	if _, ok := v.get(Stamp{Inode: 1}); ok {
-		t.Error("a verdict from before was remembered")
-	}
-}

@@ -30,6 +30,17 @@ const (
 	OpenPerm   Kind = iota + 1 // somebody waits for the answer
 	CloseWrite                 // a writer has closed it
 	Executed                   // it was started, on a filesystem that is only watched
+	Missed                     // it was opened without a judgement; Open.Reason says why
+)
+
+// Known is what the worker remembers of a file.
+type Known uint8
+
+// What can be known. It holds for the content that Stamp stands for.
+const (
+	Unknown    Known = iota
+	KnownClean       // judged before, and not changed since
+	KnownBad         // denied before, and not changed since
 )
 
 // Stamp tells whether a file is the one that was scanned.
@@ -42,13 +53,15 @@ type Stamp struct {
 
 // Open is a file to judge.
 type Open struct {
-	File  *os.File // read-only; closed when Judge returns
-	Path  string   // by the kernel's word, now; "" if it has none
-	PID   event.PID
-	Kind  Kind
-	Mode  policy.Mode // of its filesystem, "" while marks are changing
-	Stamp Stamp
-	At    time.Time // when the event reached the worker
+	File   *os.File // read-only; closed when Judge returns
+	Path   string   // by the kernel's word, now; "" if it has none
+	PID    event.PID
+	Kind   Kind
+	Mode   policy.Mode // of its filesystem
+	Known  Known       // what is known need not be scanned again
+	Stamp  Stamp
+	Reason string    // of Missed: "deadline", "worker" or "broker", whatever did not answer
+	At     time.Time // when the event reached the worker
 }
 
 // Decision is the answer to an Open. For other kinds than OpenPerm, Deny
@@ -64,6 +77,10 @@ type Decision struct {
 // files that the agent itself opens. Its ctx ends when the worker stops; the
 // opener of an OpenPerm stops waiting at the Deadline, but the judgement goes
 // on and is remembered.
+//
+// A file that is known to be clean comes only as Missed. One that is known to
+// be bad comes each time, on goroutines of its own: an exclusion may let this
+// opener have it, and whoever counts attempts wants to know.
 type Judge interface {
 	Judge(ctx context.Context, o Open) Decision
 }
@@ -71,26 +88,29 @@ type Judge interface {
 // Mark says what to do on the filesystem that holds a path.
 type Mark struct {
 	Path string
-	Mode policy.Mode // Block or Watch
+	Mode policy.Mode // Block or Watch; anything else is as if it were not listed
 }
 
 // Stats counts since the guardian started; all processes add to them.
 type Stats struct {
 	Events      uint64 // permission events
-	Allowed     uint64 // by a judgement
+	Allowed     uint64 // by a judgement, or because only regular files are judged
 	Denied      uint64
 	Cached      uint64 // opens that left a mark in the kernel
 	Own         uint64 // opens by the agent, allowed at once
 	Expired     uint64 // allowed because the deadline passed
-	PassedBy    uint64 // allowed because the worker did not live
-	Busy        uint64 // allowed because the worker had too much to do
+	PassedBy    uint64 // allowed because the worker did not live or did not answer
+	Busy        uint64 // allowed because there was too much to do
 	Drained     uint64 // allowed by the guardian in place of the broker
+	Unreadable  uint64 // denied by the kernel because it could not make the event
 	Notified    uint64 // CloseWrite and Executed
-	Dropped     uint64 // of these, not judged for lack of room
+	Dropped     uint64 // of these and of Missed, not judged for lack of room
+	Merged      uint64 // of CloseWrite, seen to by the judgement of a later one
 	Overflowed  uint64 // times that the kernel's queue was full
 	BrokerRuns  uint64
 	WorkerRuns  uint64
 	BrokerStale uint64 // times that the guardian found the broker stopped
+	WorkerStale uint64 // times that the guardian found the worker stopped
 }
 
 // Unscanned returns how many opens were allowed without a judgement.

@@ -194,6 +194,7 @@ func inStage(t *testing.T, mode policy.Mode) (*stage, bool) {
 	s.write("clean", "nothing to see")
 	s.write("bad", badMark)
 	s.write("hang", "the judge never ends")
+	s.write("script", "#!/bin/sh\nexit 0\n")
 	t.Setenv(envMount, s.mount)
 	t.Setenv("KOMAINU_TEST_MODE", string(mode))
 	s.start()
@@ -384,8 +385,6 @@ func TestWatchOnlyWatches(t *testing.T) {
 	}
 	s.write("more", badMark)
 	s.eventually("the written file is judged", func() bool { return s.judged("2 more") > 0 })
-	must(t, os.Chmod(s.path("clean"), 0o755))
-	s.write("script", "#!/bin/sh\nexit 0\n")
 	run(t, s.path("script"))
 	s.eventually("the execution is judged", func() bool { return s.judged("3 script") > 0 })
 	if s.stats()[0] != 0 {

@@ -2,61 +2,101 @@ package realtime
 
 import "sync"
 
-// verdicts remembers what was judged, by stamp. Two generations of a map make
-// a cheap cache with bounded memory: when the young one is full it becomes
-// the old one, and what was not asked for in a whole generation is forgotten.
+// inode names a file, whatever its content.
+type inode struct{ device, number uint64 }
+
+func (s Stamp) inode() inode { return inode{s.Device, s.Inode} }
+
+// verdicts remembers what was judged: of each file the last verdict, and the
+// stamp that it holds for. Two generations of a map make a cheap cache with
+// bounded memory: when the young one is full it becomes the old one, and what
+// was not asked for in a whole generation is forgotten.
+//
+// A stamp alone does not prove that a file is unchanged: the kernel's clock
+// for files ticks every few milliseconds, and a store through a mapping need
+// not touch it. So a file whose writer has closed it is forgotten too.
 type verdicts struct {
 	mu    sync.Mutex
 	size  int
-	young map[Stamp]bool
-	old   map[Stamp]bool
-	gen   uint64
+	young map[inode]verdict
+	old   map[inode]verdict
+	all   uint64       // times that everything was forgotten
+	some  [1024]uint64 // times that a file was forgotten, by hash
 }
+
+type verdict struct {
+	stamp Stamp
+	bad   bool
+}
+
+// token tells whether something was forgotten since.
+type token struct{ all, some uint64 }
 
 func newVerdicts(size int) *verdicts {
-	return &verdicts{size: max(2, size), young: map[Stamp]bool{}}
+	return &verdicts{size: max(2, size), young: map[inode]verdict{}}
 }
 
-// get returns whether the file is bad, if that is known.
-func (v *verdicts) get(s Stamp) (bad, ok bool) {
+// get returns what is known of a file with this content.
+func (v *verdicts) get(s Stamp) Known {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	if bad, ok = v.young[s]; ok {
-		return bad, true
+	i := s.inode()
+	found, ok := v.young[i]
+	if !ok {
+		if found, ok = v.old[i]; ok {
+			v.add(i, found)
+		}
 	}
-	if bad, ok = v.old[s]; ok {
-		v.add(s, bad)
-	}
-	return bad, ok
-}
-
-// generation tells apart verdicts from before and after forget.
-func (v *verdicts) generation() uint64 {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	return v.gen
-}
-
-// put remembers a verdict unless everything was forgotten since generation
-// was asked for: it may rest on what no longer holds.
-func (v *verdicts) put(s Stamp, bad bool, generation uint64) {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	if generation == v.gen {
-		v.add(s, bad)
+	switch {
+	case !ok || found.stamp != s:
+		return Unknown
+	case found.bad:
+		return KnownBad
+	default:
+		return KnownClean
 	}
 }
 
-func (v *verdicts) add(s Stamp, bad bool) {
+// begin is called before a file is judged.
+func (v *verdicts) begin(s Stamp) token {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return token{v.all, v.some[s.inode().hash()]}
+}
+
+// put remembers a verdict unless it may rest on what no longer holds: the
+// file, or everything, was forgotten since the token was taken.
+func (v *verdicts) put(s Stamp, bad bool, began token) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if i := s.inode(); began == (token{v.all, v.some[i.hash()]}) {
+		v.add(i, verdict{s, bad})
+	}
+}
+
+func (v *verdicts) add(i inode, found verdict) {
 	if len(v.young) >= v.size/2 {
-		v.young, v.old = map[Stamp]bool{}, v.young
+		v.young, v.old = map[inode]verdict{}, v.young
 	}
-	v.young[s] = bad
+	v.young[i] = found
 }
 
+// drop forgets a file.
+func (v *verdicts) drop(s Stamp) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	i := s.inode()
+	v.some[i.hash()]++
+	delete(v.young, i)
+	delete(v.old, i)
+}
+
+// forget forgets everything.
 func (v *verdicts) forget() {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	v.gen++
-	v.young, v.old = map[Stamp]bool{}, nil
+	v.all++
+	v.young, v.old = map[inode]verdict{}, nil
 }
+
+func (i inode) hash() uint64 { return (i.device*31 + i.number) % 1024 }
