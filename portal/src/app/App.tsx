@@ -1,20 +1,22 @@
 import { FluentProvider } from '@fluentui/react-components'
+import { lazy, Suspense } from 'react'
 import { createBrowserRouter, RouterProvider } from 'react-router'
 import { PreferencesProvider, usePreferences } from './preferences'
 import { pages } from './pages'
 import { SessionProvider } from './session'
 import { RequireSession } from './RequireSession'
-import { SignIn } from './SignIn'
 import { darkTheme, lightTheme } from './theme'
 import { ToastProvider } from './toast'
 import { NotFound } from '../pages/NotFound'
 import { Broken } from './Broken'
 
+const SignIn = lazy(() => import('./SignIn'))
+
 const router = createBrowserRouter([
   {
     errorElement: <Broken />,
     children: [
-      { path: '/signin', element: <SignIn /> },
+      { path: '/signin', element: <Suspense><SignIn /></Suspense> },
       {
         element: <RequireSession />,
         children: [

@@ -14,7 +14,7 @@ const useStyles = makeStyles({
 const shortest = 12
 
 /** A one-time password must become the person's own before anything else. */
-export function ChangePassword() {
+export default function ChangePassword() {
   const styles = useStyles()
   const { t } = useTranslation()
   const { setSession, signOut } = useSessionState()

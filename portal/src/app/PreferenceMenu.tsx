@@ -1,42 +1,15 @@
-import { Button, Menu, MenuDivider, MenuGroup, MenuGroupHeader, MenuItemRadio, MenuList, MenuPopover, MenuTrigger } from '@fluentui/react-components'
+import { Button } from '@fluentui/react-components'
 import { LocalLanguageRegular } from '@fluentui/react-icons/svg/local-language'
 import { useTranslation } from 'react-i18next'
-import type { Language } from '../i18n'
-import { usePreferences, type Theme } from './preferences'
+import { HeaderMenu } from './HeaderMenu'
 
 /** Language and theme, also for people who are not signed in. */
-export function PreferenceMenu({ className }: { className?: string }) {
+export function PreferenceMenu() {
   const { t } = useTranslation()
-  const { language, setLanguage, theme, setTheme } = usePreferences()
   return (
-    <Menu
-      checkedValues={{ language: [language], theme: [theme] }}
-      onCheckedValueChange={(_, { name, checkedItems }) => {
-        const value = checkedItems[0]
-        if (name === 'language') setLanguage(value as Language)
-        if (name === 'theme') setTheme(value as Theme)
-      }}
-    >
-      <MenuTrigger disableButtonEnhancement>
-        <Button className={className} appearance="transparent" icon={<LocalLanguageRegular />} aria-label={t('preference.menu')} data-testid="preference-menu" />
-      </MenuTrigger>
-      <MenuPopover>
-        <MenuList>
-          <MenuGroup>
-            <MenuGroupHeader>{t('preference.language')}</MenuGroupHeader>
-            {/* A language is named in itself, for those who can read no other. */}
-            <MenuItemRadio name="language" value="en" lang="en" data-testid="language-en">{t('preference.en')}</MenuItemRadio>
-            <MenuItemRadio name="language" value="ja" lang="ja" data-testid="language-ja">{t('preference.ja')}</MenuItemRadio>
-          </MenuGroup>
-          <MenuDivider />
-          <MenuGroup>
-            <MenuGroupHeader>{t('preference.theme')}</MenuGroupHeader>
-            <MenuItemRadio name="theme" value="system" data-testid="theme-system">{t('preference.system')}</MenuItemRadio>
-            <MenuItemRadio name="theme" value="light" data-testid="theme-light">{t('preference.light')}</MenuItemRadio>
-            <MenuItemRadio name="theme" value="dark" data-testid="theme-dark">{t('preference.dark')}</MenuItemRadio>
-          </MenuGroup>
-        </MenuList>
-      </MenuPopover>
-    </Menu>
+    <HeaderMenu
+      load={() => import('./PreferenceMenuList')}
+      trigger={<Button appearance="transparent" icon={<LocalLanguageRegular />} aria-label={t('preference.menu')} data-testid="preference-menu" />}
+    />
   )
 }

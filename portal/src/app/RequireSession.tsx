@@ -1,10 +1,12 @@
 import { Spinner } from '@fluentui/react-components'
+import { lazy, Suspense } from 'react'
 import { useTranslation } from 'react-i18next'
 import { Navigate, useLocation } from 'react-router'
 import { Failure } from '../ui/states'
-import { ChangePassword } from './ChangePassword'
 import { useSessionState } from './session'
 import { Shell } from './Shell'
+
+const ChangePassword = lazy(() => import('./ChangePassword'))
 
 /** Lets in who is signed in and has a password of their own. */
 export function RequireSession() {
@@ -18,6 +20,6 @@ export function RequireSession() {
     const to = pathname + search
     return <Navigate to={to === '/' ? '/signin' : `/signin?to=${encodeURIComponent(to)}`} replace />
   }
-  if (session.mustChangePassword) return <ChangePassword />
+  if (session.mustChangePassword) return <Suspense><ChangePassword /></Suspense>
   return <Shell />
 }

@@ -1,21 +1,20 @@
-import { makeStyles, mergeClasses, tokens, Button, Menu, MenuItem, MenuList, MenuPopover, MenuTrigger, Text } from '@fluentui/react-components'
+import { makeStyles, mergeClasses, tokens, Button, Text } from '@fluentui/react-components'
 import { AlertRegular } from '@fluentui/react-icons/svg/alert'
 import { DesktopRegular } from '@fluentui/react-icons/svg/desktop'
 import { HomeRegular } from '@fluentui/react-icons/svg/home'
 import { PersonCircleRegular } from '@fluentui/react-icons/svg/person-circle'
 import { SettingsRegular } from '@fluentui/react-icons/svg/settings'
 import { ShieldErrorRegular } from '@fluentui/react-icons/svg/shield-error'
-import { SignOutRegular } from '@fluentui/react-icons/svg/sign-out'
 import { Suspense, useEffect } from 'react'
 import { useTranslation } from 'react-i18next'
 import { NavLink, Outlet, useLocation } from 'react-router'
 import { connect } from '../api/live'
-import { useName } from '../i18n/names'
 import { Loading } from '../ui/states'
+import { HeaderMenu } from './HeaderMenu'
 import { Mark } from './Mark'
 import { PreferenceMenu } from './PreferenceMenu'
 import { product } from './product'
-import { useSession, useSessionState } from './session'
+import { useSession } from './session'
 
 const useStyles = makeStyles({
   shell: { display: 'grid', gridTemplateRows: '48px minmax(0, 1fr)', gridTemplateColumns: '228px minmax(0, 1fr)', height: '100%', backgroundColor: tokens.colorNeutralBackground2, '@media (max-width: 900px)': { gridTemplateColumns: '52px minmax(0, 1fr)' } },
@@ -47,15 +46,12 @@ const useStyles = makeStyles({
   label: { '@media (max-width: 900px)': { position: 'absolute', left: '-10000px' } },
   version: { marginTop: 'auto', padding: tokens.spacingHorizontalS, color: tokens.colorNeutralForeground3, '@media (max-width: 900px)': { display: 'none' } },
   main: { overflow: 'auto', display: 'flex', flexDirection: 'column', minWidth: 0, ':focus': { outline: 'none' } },
-  who: { padding: `${tokens.spacingVerticalS} ${tokens.spacingHorizontalM}`, display: 'flex', flexDirection: 'column' },
 })
 
 export function Shell() {
   const styles = useStyles()
   const { t } = useTranslation()
-  const name = useName()
   const session = useSession()
-  const { signOut } = useSessionState()
   const { pathname } = useLocation()
   useEffect(connect, [])
 
@@ -74,20 +70,10 @@ export function Shell() {
         <Text className={styles.organization}>{session.organization.name}</Text>
         <div className={styles.fill} />
         <PreferenceMenu />
-        <Menu>
-          <MenuTrigger disableButtonEnhancement>
-            <Button appearance="transparent" icon={<PersonCircleRegular />} data-testid="user-menu">{session.user.name}</Button>
-          </MenuTrigger>
-          <MenuPopover>
-            <div className={styles.who}>
-              <Text weight="semibold">{session.user.name}</Text>
-              <Text size={200}>{name('userRole', session.user.role)}</Text>
-            </div>
-            <MenuList>
-              <MenuItem icon={<SignOutRegular />} onClick={signOut} data-testid="sign-out">{t('user.signOut')}</MenuItem>
-            </MenuList>
-          </MenuPopover>
-        </Menu>
+        <HeaderMenu
+          load={() => import('./UserMenuList')}
+          trigger={<Button appearance="transparent" icon={<PersonCircleRegular />} data-testid="user-menu">{session.user.name}</Button>}
+        />
       </header>
       <nav className={styles.nav} aria-label={t('nav.label')}>
         <ul className={styles.list}>

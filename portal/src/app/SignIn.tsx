@@ -18,7 +18,7 @@ function destination(to: string | null): string {
   return to && /^\/(?![/\\])/.test(to) ? to : '/'
 }
 
-export function SignIn() {
+export default function SignIn() {
   const styles = useStyles()
   const { t } = useTranslation()
   const { session, setSession } = useSessionState()

@@ -34,7 +34,7 @@ export function PlainTable<T>({ label, columns, items, rowId, rowTestid }: Props
   const styles = useStyles()
   const look = (c: PlainColumn<T>) => mergeClasses(styles.cell, c.tight && styles.tight, c.middle && styles.middle)
   return (
-    <div className={styles.scroller} tabIndex={0} role="region" aria-label={label}>
+    <div className={styles.scroller} tabIndex={0} role="group" aria-label={label}>
       <table className={styles.table} aria-label={label}>
         <thead>
           <tr>{columns.map((c) => <th key={c.id} scope="col" className={mergeClasses(styles.head, c.middle && styles.middle)}>{c.header}</th>)}</tr>

@@ -77,7 +77,7 @@ export function Table<T>({ label, columns, items, rowId, rowTestid, total, more,
   }
   return (
     <div
-      ref={scroller} className={mergeClasses(styles.scroller, compact && styles.compact)} tabIndex={0} role="region" aria-label={label}
+      ref={scroller} className={mergeClasses(styles.scroller, compact && styles.compact)} tabIndex={0} role="group" aria-label={label}
       style={compact ? { height: Math.min(items.length, 12) * rowHeight + headHeight + 4 } : undefined}
     >
       <div role="table" aria-label={label} aria-rowcount={(total ?? items.length) + 1} style={{ minWidth }}>

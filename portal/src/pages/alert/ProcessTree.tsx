@@ -75,7 +75,7 @@ export function ProcessTree({ roots, selected, select }: Props) {
     act()
   }
   return (
-    <div ref={list} role="tree" aria-label={t('alert.tree')} className={styles.tree}>
+    <div ref={list} role="tree" data-testid="process-tree" aria-label={t('alert.tree')} className={styles.tree}>
       {rows.map((node) => {
         const { process } = node
         const open = node.children.length > 0 ? !closed.has(node.id) : undefined

@@ -37,7 +37,7 @@ export default function DevicePage() {
   const tags = device.tags ?? []
   return (
     <Page
-      title={device.name} crumbs={crumbs} fill={current === 'alerts' || current === 'timeline'}
+      title={device.name} heading={<span data-testid="device-name">{device.name}</span>} crumbs={crumbs} fill={current === 'alerts' || current === 'timeline'}
       subtitle={(
         <div className={styles.facts}>
           <SensorHealth value={device.sensorHealth} testid="device-health" />
@@ -52,7 +52,7 @@ export default function DevicePage() {
     >
       {device.onboardingStatus === 'Offboarded' && <MessageBar intent="warning"><MessageBarBody>{t('device.offboarded')}</MessageBarBody></MessageBar>}
       <TabList className={styles.tabs} selectedValue={current} onTabSelect={(_, d) => setTab(d.value === 'overview' ? '' : String(d.value))}>
-        {tabs.map((name) => <Tab key={name} value={name} id={`tab-${name}`} aria-controls="tab-panel" data-testid={`device-tab-${name}`}>{labels[name]}</Tab>)}
+        {tabs.map((name) => <Tab key={name} value={name} id={`tab-${name}`} aria-controls="tab-panel" data-testid={`tab-${name}`}>{labels[name]}</Tab>)}
       </TabList>
       <div id="tab-panel" role="tabpanel" aria-labelledby={`tab-${current}`} className={styles.panel}>
         {current === 'overview' && <OverviewTab device={device} />}

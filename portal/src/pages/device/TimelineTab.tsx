@@ -30,7 +30,7 @@ export function TimelineTab({ device }: { device: string }) {
         <SelectFilter label={t('event.group')} value={group} set={setGroup} all={t('list.all')} choices={Object.keys(groups).map((value) => ({ value, label: name('source', value) }))} />
       </FilterBar>
       <PagedTable
-        list={list} label={t('device.timeline')} columns={columns} rowTestid="event-row" open={setEvent}
+        list={list} label={t('device.timeline')} columns={columns} rowTestid="timeline-row" open={setEvent}
         empty={filtered
           ? <Empty icon={<TimelineRegular />} title={t('list.noMatch')}>{t('list.noMatchText')}</Empty>
           : <Empty icon={<TimelineRegular />} title={t('event.none')}>{t('event.noneText')}</Empty>}

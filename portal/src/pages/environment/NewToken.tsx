@@ -31,7 +31,7 @@ export function NewToken({ environment, created, close }: Props) {
   const styles = useStyles()
   const { t } = useTranslation()
   const errorText = useErrorText()
-  const [label, setLabel] = useState('')
+  const [label, setLabel] = useState(() => t('token.defaultLabel'))
   const [expires, setExpires] = useState(day)
   const [uses, setUses] = useState(1)
   const [busy, setBusy] = useState(false)
@@ -73,7 +73,7 @@ export function NewToken({ environment, created, close }: Props) {
               </div>
               <div className={styles.copy}>
                 <Text weight="semibold">{t('token.token')}</Text>
-                <Copyable text={token.token ?? ''} label={t('token.token')} testid="token-text" />
+                <Copyable text={token.token ?? ''} label={t('token.token')} testid="token-value" />
               </div>
             </DialogContent>
             <DialogActions><Button appearance="primary" onClick={close} data-testid="token-done">{t('action.done')}</Button></DialogActions>
@@ -105,7 +105,7 @@ export function NewToken({ environment, created, close }: Props) {
                 </div>
               </DialogContent>
               <DialogActions>
-                <Button type="submit" appearance="primary" disabledFocusable={busy || label.trim() === ''} data-testid="token-submit">{t('action.create')}</Button>
+                <Button type="submit" appearance="primary" disabledFocusable={busy || label.trim() === ''} data-testid="token-create-confirm">{t('action.create')}</Button>
                 <Button onClick={close}>{t('action.cancel')}</Button>
               </DialogActions>
             </DialogBody>

@@ -103,7 +103,7 @@ export function PlanForm({ environment, plan, saved, reload }: Props) {
                 ? (
                   <div className={styles.plan}>
                     <span data-testid="plan-tier">{name('plan', draft.tier)}</span>
-                    <Button size="small" disabled={!may} onClick={() => setComparing(true)} data-testid="plan-change">{t('plan.change')}</Button>
+                    <Button size="small" disabled={!may} onClick={() => setComparing(true)} data-testid="change-plan">{t('plan.change')}</Button>
                   </div>
                 )
                 : <span className={styles.dim} data-testid="plan-tier">{name('plan', 'off')}</span>),
@@ -113,7 +113,7 @@ export function PlanForm({ environment, plan, saved, reload }: Props) {
               id: 'status', header: t('plan.status'), tight: true, cell: () => (
                 <Switch
                   checked={draft.servers} disabled={!may || busy} label={draft.servers ? t('value.on') : t('value.off')}
-                  aria-label={t('plan.servers')} data-testid="plan-servers" onChange={(_, d) => setDraft(switchServers(draft, base, d.checked))}
+                  aria-label={t('plan.servers')} data-testid="plan-switch" onChange={(_, d) => setDraft(switchServers(draft, base, d.checked))}
                 />
               ),
             },

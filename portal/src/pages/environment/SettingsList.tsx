@@ -40,7 +40,7 @@ export function SettingsList({ settings, disabled, choose }: Props) {
             <div className={styles.text}>
               <span className={styles.name}>{known === s.id ? s.name : known}</span>
               <Text size={200} className={styles.dim}>{name('settingText', s.id) === s.id ? '' : name('settingText', s.id)}</Text>
-              {reasons.length > 0 && <Text size={200} className={styles.reason} id={`why-${s.id}`} data-testid={`setting-reason-${s.id}`}>{reasons.join(t('list.separator'))}</Text>}
+              {reasons.length > 0 && <Text size={200} className={styles.reason} id={`why-${s.id}`} data-testid={`setting-${s.id}-reason`}>{reasons.join(t('list.separator'))}</Text>}
             </div>
             <Switch
               className={styles.control} checked={s.enabled} disabled={disabled || !s.changeable} label={s.enabled ? t('value.on') : t('value.off')}

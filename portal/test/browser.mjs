@@ -1,0 +1,49 @@
+// One Chromium for a test file, and what every test of a page needs.
+import { mkdtempSync, readFileSync } from 'node:fs'
+import { createRequire } from 'node:module'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { chromium } from 'playwright-core'
+import { password } from './fixture/server.mjs'
+
+const axe = readFileSync(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8')
+
+/** Where the pictures go: KOMAINU_SCREENSHOTS, or a folder of this run. */
+export const pictures = process.env.KOMAINU_SCREENSHOTS ?? mkdtempSync(join(tmpdir(), 'komainu-portal-'))
+
+export const launch = () => chromium.launch({
+  executablePath: process.env.KOMAINU_CHROMIUM ?? '/usr/bin/chromium',
+  args: ['--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking', '--disable-component-update', '--disable-sync'],
+})
+
+/** A page with its own storage. It remembers what the browser complained about. */
+export async function open(browser, { language = 'en', theme = 'light', width = 1440, height = 900 } = {}) {
+  const context = await browser.newContext({ viewport: { width, height }, colorScheme: theme, locale: language, permissions: ['clipboard-read', 'clipboard-write'], reducedMotion: 'reduce', timezoneId: 'Asia/Tokyo' })
+  await context.addInitScript(([l, t]) => {
+    if (localStorage.getItem('komainu.language') === null) localStorage.setItem('komainu.language', l)
+    if (localStorage.getItem('komainu.theme') === null) localStorage.setItem('komainu.theme', t)
+  }, [language, theme])
+  const page = await context.newPage()
+  page.setDefaultTimeout(10_000)
+  const complaints = []
+  page.on('pageerror', (e) => complaints.push(e.message))
+  // An answer that refuses is in the console too, and wanted in some tests.
+  page.on('console', (m) => ['error', 'warning'].includes(m.type()) && !m.text().startsWith('Failed to load resource') && complaints.push(m.text()))
+  return { page, complaints, close: () => context.close() }
+}
+
+export async function signIn(page, url, secret = password) {
+  await page.goto(`${url}/signin`)
+  await page.getByTestId('signin-name').fill('admin')
+  await page.getByTestId('signin-password').fill(secret)
+  await page.getByTestId('signin-submit').click()
+}
+
+/** What axe finds wrong on the page as it stands. */
+export async function violations(page) {
+  // Fluent keeps the focus within dialogs and tab lists by elements that axe takes
+  // for a mistake; they are its dummies. Evaluated, not added as an element: the policy of the pages forbids the latter.
+  await page.evaluate(axe)
+  const result = await page.evaluate(() => globalThis.axe.run({ exclude: ['[data-tabster-dummy]'] }, { resultTypes: ['violations'] }))
+  return result.violations.map((v) => `${v.id}: ${v.nodes.slice(0, 4).map((n) => `${n.target.join(' ')} ${n.any[0]?.message ?? n.failureSummary ?? ''}`).join(' | ')}`)
+}

@@ -1,0 +1,107 @@
+// Every page in every language and theme: it shows its data, axe finds nothing,
+// the browser complains about nothing. Pictures are left for people.
+import assert from 'node:assert/strict'
+import { join } from 'node:path'
+import { after, before, test } from 'node:test'
+import { launch, open, pictures, signIn, violations } from './browser.mjs'
+import { start } from './fixture/server.mjs'
+
+let browser
+let full
+let empty
+before(async () => {
+  [browser, full, empty] = await Promise.all([launch(), start(), start({ empty: true, plan: { servers: false, tier: 'P2' } })])
+})
+after(async () => {
+  await Promise.all([browser.close(), full.close(), empty.close()])
+  console.log(`pictures of the pages are in ${pictures}`)
+})
+
+const rooms = [
+  { name: 'home', path: '/', shows: 'incident-row' },
+  { name: 'incidents', path: '/incidents', shows: 'incident-row' },
+  { name: 'incident', path: '/incidents/11', shows: 'alert-row' },
+  { name: 'alerts', path: '/alerts', shows: 'alert-row' },
+  { name: 'alert', path: '/alerts/a2', shows: 'process-node' },
+  { name: 'devices', path: '/devices', shows: 'device-row' },
+  { name: 'device', path: '/devices/d1', shows: 'extension-state' },
+  { name: 'device-broken', path: '/devices/d2', shows: 'extension-state' },
+  { name: 'device-alerts', path: '/devices/d1', tab: 'tab-alerts', shows: 'alert-row' },
+  { name: 'device-timeline', path: '/devices/d1', tab: 'tab-timeline', shows: 'timeline-row' },
+  { name: 'device-agent', path: '/devices/d2', tab: 'tab-agent', shows: 'page-title' },
+  { name: 'environments', path: '/environments', shows: 'environment-row' },
+  { name: 'environment', path: '/environments/e1', shows: 'plan-switch' },
+  { name: 'not-found', path: '/nowhere', shows: 'empty' },
+]
+
+const bare = [
+  { name: 'home-empty', path: '/', shows: 'home-protected' },
+  { name: 'incidents-empty', path: '/incidents', shows: 'empty' },
+  { name: 'alerts-empty', path: '/alerts', shows: 'empty' },
+  { name: 'devices-empty', path: '/devices', shows: 'empty' },
+  { name: 'environment-off', path: '/environments/e1', shows: 'plan-switch' },
+  { name: 'device-missing', path: '/devices/none', shows: 'failure' },
+]
+
+// look checks the page as it stands and takes its picture.
+async function look(page, name, language, theme) {
+  await page.screenshot({ path: join(pictures, `${name}-${language}-${theme}.png`) })
+  assert.deepEqual(await violations(page), [], `${name} ${language} ${theme}`)
+  const text = await page.locator('body').innerText()
+  assert.doesNotMatch(text, /\b(nav|action|alert|device|event|home|incident|list|overview|plan|state|title|token)\.[a-z][A-Za-z]+\b|\{\{|undefined|\[object|NaN/, `${name} ${language}: a text is missing`)
+  assert.equal(await page.evaluate(() => document.documentElement.lang), language)
+  assert.match(await page.title(), /Komainu/)
+  assert.equal(await page.locator('h1').count(), 1, `${name}: one heading of the first level`)
+  assert.ok(await page.evaluate(() => document.documentElement.scrollWidth <= innerWidth), `${name} ${language}: the page is wider than the window`)
+}
+
+async function visit(server, room, page, language, theme) {
+  await page.goto(server.url + room.path)
+  if (room.tab) await page.getByTestId(room.tab).click()
+  await page.getByTestId(room.shows).first().waitFor()
+  await look(page, room.name, language, theme)
+}
+
+for (const language of ['en', 'ja']) {
+  for (const theme of ['light', 'dark']) {
+    test(`every page, ${language}, ${theme}`, async (t) => {
+      const view = await open(browser, { language, theme })
+      const { page, complaints } = view
+      await t.test('sign-in', async () => {
+        await page.goto(full.url)
+        await page.getByTestId('signin-name').waitFor()
+        await look(page, 'signin', language, theme)
+      })
+      await signIn(page, full.url)
+      await page.getByTestId('page-title').waitFor()
+      for (const room of rooms) await t.test(room.name, () => visit(full, room, page, language, theme))
+      await t.test('event panel', async () => {
+        await page.goto(`${full.url}/devices/d1?tab=timeline`)
+        await page.getByTestId('timeline-row').nth(3).getByRole('button').first().click()
+        await page.getByTestId('event-panel').waitFor()
+        await look(page, 'event-panel', language, theme)
+      })
+      await t.test('change plan', async () => {
+        await page.goto(`${full.url}/environments/e1`)
+        await page.getByTestId('change-plan').click()
+        await page.getByTestId('plan-confirm').waitFor()
+        await look(page, 'plan-dialog', language, theme)
+      })
+      await signIn(page, empty.url)
+      await page.getByTestId('home-protected').waitFor()
+      for (const room of bare) await t.test(room.name, () => visit(empty, room, page, language, theme))
+      assert.deepEqual(complaints, [])
+      await view.close()
+    })
+  }
+}
+
+test('a narrow window', async () => {
+  const view = await open(browser, { language: 'ja', width: 800, height: 900 })
+  await signIn(view.page, full.url)
+  await view.page.getByTestId('page-title').waitFor()
+  for (const room of rooms.filter((r) => ['home', 'devices', 'alert', 'device', 'environment'].includes(r.name))) {
+    await visit(full, { ...room, name: `narrow-${room.name}` }, view.page, 'ja', 'light')
+  }
+  await view.close()
+})
