@@ -5,13 +5,17 @@ import (
 	"log/slog"
 	"net/http"
 
+	"github.com/uptrace/bun"
+
 	"komainu/control/access"
 	"komainu/control/audit"
 	"komainu/control/device"
+	"komainu/control/enrol"
+	"komainu/control/eventstore"
+	"komainu/control/gateway"
 	"komainu/control/incident"
 	"komainu/control/plan"
 	"komainu/control/rest"
-	"komainu/event"
 )
 
 // api answers the routes. It joins what the slices know: the name of a device
@@ -24,13 +28,14 @@ type api struct {
 	devices *device.Registry
 	desk    *incident.Desk
 	hub     *hub
-
-	// certificate returns the newest certificate of a device, nil if none.
-	certificate func(context.Context, event.DeviceID) (*device.Certificate, error)
-	// offboard revokes a device and disconnects it.
-	offboard func(ctx context.Context, organization string, id event.DeviceID, reason string) error
-	// timeline returns a page of events and the cursor of the next one.
-	timeline func(ctx context.Context, organization string, in *timelineInput) ([]event.Event, string, error)
+	ids     *enrol.Authority
+	agents  *gateway.Gateway
+	events  eventstore.Store
+	record  access.Recorder
+	state   *bun.DB
+	// queued fails while the queue does not take batches.
+	queued  func(context.Context) error
+	address string // URL that agents and browsers reach the control plane by
 
 	stopping <-chan struct{} // closed when streams have to end
 }

@@ -1,13 +1,16 @@
 package control
 
 import (
+	"cmp"
 	"context"
 	"time"
 
 	"komainu/control/access"
 	"komainu/control/device"
+	"komainu/control/eventstore"
 	"komainu/control/rest"
 	"komainu/event"
+	"komainu/fault"
 )
 
 type deviceInput struct {
@@ -69,7 +72,10 @@ func (a *api) device(ctx context.Context, in *deviceInput) (device.Details, erro
 		d.ActiveAlerts, d.RiskLevel = r.Active, r.Severity.String()
 	}
 	d.Environment.Name, d.Policy.Version = e.Name, settings.Version
-	d.Certificate, err = a.certificate(ctx, in.ID)
+	c, err := a.ids.Certificate(ctx, in.ID)
+	if err == nil && c.Serial != "" {
+		d.Certificate = &device.Certificate{Serial: c.Serial, NotAfter: c.NotAfter, Revoked: c.Revoked}
+	}
 	return d, err
 }
 
@@ -83,9 +89,19 @@ type revokeInput struct {
 // revokeDevice offboards a device: its certificates stop working at once, its
 // history stays.
 func (a *api) revokeDevice(ctx context.Context, in *revokeInput) (device.Details, error) {
-	if err := a.offboard(ctx, access.ActorOf(ctx).Organization, in.ID, in.Body.Reason); err != nil {
+	organization := access.ActorOf(ctx).Organization
+	if _, err := a.devices.Get(ctx, organization, in.ID); err != nil {
 		return device.Details{}, err
 	}
+	// The certificates first: if what follows fails, the device is out all the
+	// same, and the same call completes it.
+	if err := a.ids.Revoke(ctx, in.ID); err != nil {
+		return device.Details{}, err
+	}
+	if err := a.devices.Offboard(ctx, organization, in.ID, in.Body.Reason); err != nil {
+		return device.Details{}, err
+	}
+	a.agents.Disconnect(in.ID, fault.Unauthentic, "the device was offboarded: "+cmp.Or(in.Body.Reason, "no reason given"))
 	return a.device(ctx, &deviceInput{in.ID})
 }
 
@@ -100,19 +116,17 @@ type timelineInput struct {
 	Cursor string         `query:"cursor" doc:"next of the previous page"`
 }
 
-func (a *api) deviceTimeline(ctx context.Context, in *timelineInput) (rest.List[EventView], error) {
+func (a *api) deviceTimeline(ctx context.Context, in *timelineInput) (rest.List[eventstore.View], error) {
 	organization := access.ActorOf(ctx).Organization
 	if _, err := a.devices.Get(ctx, organization, in.ID); err != nil {
-		return rest.List[EventView]{}, err
+		return rest.List[eventstore.View]{}, err
 	}
-	events, next, err := a.timeline(ctx, organization, in)
+	page, err := a.events.Timeline(ctx, eventstore.Query{
+		Organization: organization, Device: in.ID, From: in.From, To: in.To, Actions: in.Action, Text: in.Text, Limit: in.Limit, Cursor: in.Cursor,
+	})
 	if err != nil {
-		return rest.List[EventView]{}, err
-	}
-	var items []EventView
-	for i := range events {
-		items = append(items, eventView(&events[i]))
+		return rest.List[eventstore.View]{}, err
 	}
 	// A timeline is not counted: that would read all of it.
-	return rest.NewList(items, len(items), next), nil
+	return rest.NewList(eventstore.Views(page.Events), len(page.Events), page.Next), nil
 }

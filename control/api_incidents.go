@@ -4,18 +4,41 @@ import (
 	"context"
 
 	"komainu/control/access"
+	"komainu/control/eventstore"
 	"komainu/control/incident"
 	"komainu/control/rest"
 	"komainu/event"
+	"komainu/finding"
 )
+
+// EvidenceView is an entity that took part in an alert.
+type EvidenceView struct {
+	Role    finding.Role            `json:"role"`
+	Verdict string                  `json:"verdict"`
+	State   string                  `json:"state"`
+	File    *eventstore.FileView    `json:"file,omitempty"`
+	Process *eventstore.ProcessView `json:"process,omitempty"`
+	User    *eventstore.UserView    `json:"user,omitempty"`
+	Network *eventstore.NetworkView `json:"network,omitempty"`
+}
+
+func evidenceView(e finding.Evidence) EvidenceView {
+	// An event shows what takes part in it the same way.
+	seen := eventstore.ViewOf(&event.Event{File: e.File, Process: e.Process, Network: e.Network})
+	v := EvidenceView{Role: e.Role, Verdict: e.Verdict, State: e.State, File: seen.File, Process: seen.Process, Network: seen.Network}
+	if e.User != nil {
+		v.User = &eventstore.UserView{UID: e.User.UID, EUID: e.User.EUID, Name: e.User.Name}
+	}
+	return v
+}
 
 // AlertView is an alert with its story.
 type AlertView struct {
 	incident.Alert
-	Evidence           []EvidenceView `json:"evidence" doc:"the first one is the main one"`
-	Tree               []ProcessView  `json:"tree" doc:"the acting process, its ancestors, and others that took part"`
-	Events             []EventView    `json:"events" doc:"what led to it, in order"`
-	RecommendedActions []string       `json:"recommendedActions"`
+	Evidence           []EvidenceView           `json:"evidence" doc:"the first one is the main one"`
+	Tree               []eventstore.ProcessView `json:"tree" doc:"the acting process, its ancestors, and others that took part"`
+	Events             []eventstore.View        `json:"events" doc:"what led to it, in order"`
+	RecommendedActions []string                 `json:"recommendedActions"`
 }
 
 func (a *api) listAlerts(ctx context.Context, in *incident.AlertQuery) (rest.List[incident.Alert], error) {
@@ -45,7 +68,7 @@ func (a *api) alert(ctx context.Context, in *byID) (AlertView, error) {
 		return AlertView{}, err
 	}
 	v := AlertView{
-		Alert: alert, Evidence: make([]EvidenceView, len(f.Evidence)), Tree: make([]ProcessView, len(f.Tree)), Events: make([]EventView, len(f.Events)),
+		Alert: alert, Evidence: make([]EvidenceView, len(f.Evidence)), Tree: make([]eventstore.ProcessView, len(f.Tree)), Events: eventstore.Views(f.Events),
 		RecommendedActions: incident.Recommended(&f),
 	}
 	a.nameDevice(&v.Device)
@@ -53,10 +76,7 @@ func (a *api) alert(ctx context.Context, in *byID) (AlertView, error) {
 		v.Evidence[i] = evidenceView(f.Evidence[i])
 	}
 	for i := range f.Tree {
-		v.Tree[i] = *processView(&f.Tree[i])
-	}
-	for i := range f.Events {
-		v.Events[i] = eventView(&f.Events[i])
+		v.Tree[i] = eventstore.ProcessViewOf(f.Tree[i])
 	}
 	return v, nil
 }

@@ -14,6 +14,8 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"os"
+	"path/filepath"
 	"sync"
 	"syscall"
 	"time"
@@ -22,6 +24,8 @@ import (
 	"komainu/control/audit"
 	"komainu/control/db"
 	"komainu/control/device"
+	"komainu/control/enrol"
+	"komainu/control/gateway"
 	"komainu/control/incident"
 	"komainu/control/plan"
 	"komainu/control/portal"
@@ -29,6 +33,7 @@ import (
 	"komainu/event"
 	"komainu/fault"
 	"komainu/policy"
+	"komainu/wire"
 )
 
 // Env is the world around a run.
@@ -73,29 +78,37 @@ func Run(ctx context.Context, cfg Config, env Env) (err error) {
 	}
 	defer listener.Close()
 
-	// Who may do what, and the record of it.
+	// Who may do what, the record of it, and who the devices are.
 	trail := audit.New(state, time.Now)
 	users := access.New(state, access.Config{Log: part(log, "access"), Version: env.Version, Hashing: env.Hashing, Record: trail.Record})
 	password, err := users.Bootstrap(ctx, cfg.Organization)
 	if err != nil {
 		return db.Explain(err)
 	}
+	if password != "" {
+		// Said before anything can fail that comes later: it is said once.
+		fmt.Fprintf(env.Secret, "admin one-time password: %s\n", password)
+	}
 	organization, err := users.Organization(ctx)
 	if err != nil {
 		return err
 	}
-
-	tlsConfig, _, policyKey, err := interimTLS()
+	ids, err := enrol.Open(enrol.Config{DB: state, Dir: filepath.Join(cfg.State, "keys"), Hosts: cfg.Hostnames, Log: part(log, "enrol")})
 	if err != nil {
 		return err
 	}
 
-	// What is protected, how, and what was found.
+	// What is protected, how, and what was found. A change of a plan reaches
+	// its devices and the pages that show it.
 	changes := newHub()
+	policies := newPusher()
 	plans, err := plan.Open(ctx, state, plan.Config{
-		Sign:    func(d *policy.Document) (policy.Signed, error) { return policy.Sign(d, policyKey) },
-		Record:  trail.Record,
-		Changed: func(environment string) { changes.publish(topicPlan, environment) },
+		Sign:   func(d *policy.Document) (policy.Signed, error) { return policy.Sign(d, ids.PolicyKey()) },
+		Record: trail.Record,
+		Changed: func(environment string) {
+			policies.changed(environment)
+			changes.publish(topicPlan, environment)
+		},
 	})
 	if err != nil {
 		return err
@@ -112,63 +125,105 @@ func Run(ctx context.Context, cfg Config, env Env) (err error) {
 	}
 	desk := incident.New(state, incident.Config{Record: trail.Record, Changed: changes.found})
 
+	// The way of an event: queue, then the store and the desk.
+	events, err := openEvents(ctx, cfg, log)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, events.Close()) }()
+	intake := events.ingest(devices, desk, changes, log)
+	agents := gateway.New(gatewayConfig(ids, plans, devices, events.queue, part(log, "gateway")))
+
 	// The door.
 	stopping := make(chan struct{})
 	a := &api{
-		log: part(log, "api"), access: users, audit: trail, plans: plans, devices: devices, desk: desk, hub: changes, stopping: stopping,
-		certificate: func(context.Context, event.DeviceID) (*device.Certificate, error) { return nil, nil },
-		offboard: func(ctx context.Context, organization string, id event.DeviceID, reason string) error {
-			return fault.New(fault.Unavailable, "not wired")
-		},
-		timeline: func(context.Context, string, *timelineInput) ([]event.Event, string, error) { return nil, "", nil },
+		log: part(log, "api"), access: users, audit: trail, plans: plans, devices: devices, desk: desk, hub: changes, ids: ids, agents: agents,
+		events: events.store, record: trail.Record, state: state,
+		queued:  func(ctx context.Context) error { _, err := events.queue.Status(ctx); return err },
+		address: cfg.url(listener.Addr()), stopping: stopping,
 	}
 	routes := rest.NewAPI(a.log, env.Version, users.Gate, db.Explain)
 	routes.Mount(a.routes()...)
 	routes.Handle("/", portal.Handler())
-	server := &http.Server{
-		Handler: rest.Guard(a.log, routes), TLSConfig: tlsConfig,
-		ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10,
-		ErrorLog: slog.NewLogLogger(part(log, "http").Handler(), slog.LevelDebug),
-	}
+	enrolment := ids.Handler(&registrar{organization, plans, devices}, wire.Protocol)
+	browsers := rest.Guard(a.log, routes)
+	entry := newDoor(listener, ids.TLSConfig(), part(log, "door"), split(enrolment, agents, browsers), split(enrolment, agents, http.NotFoundHandler()))
 
-	// From here on everything runs until ctx ends or one part fails.
+	// From here on everything runs until ctx ends or one part fails. The door
+	// stops first, then what works on what came through it, then what keeps
+	// it.
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
-	var parts sync.WaitGroup
+	working, finish := context.WithCancel(context.WithoutCancel(ctx))
+	defer finish()
+	var doors, parts sync.WaitGroup
 	run := func(name string, f func(context.Context) error) {
 		parts.Go(func() {
-			if err := f(ctx); err != nil {
+			if err := f(working); err != nil {
 				stop(fmt.Errorf("%s: %w", name, err))
 			}
 		})
 	}
 	run("device", devices.Run)
-	run("http", func(context.Context) error {
-		if err := server.ServeTLS(listener, "", ""); !errors.Is(err, http.ErrServerClosed) {
-			return err
-		}
-		return nil
+	run("policy", func(ctx context.Context) error { return policies.run(ctx, devices.Connections, agents.Push) })
+	run("events", intake.events)
+	run("findings", intake.findings)
+	run("retention", func(ctx context.Context) error {
+		return events.retain(ctx, cfg.Events.RetentionDays, part(log, "retention"))
 	})
-	if password != "" {
-		fmt.Fprintf(env.Secret, "admin one-time password: %s\n", password)
-	}
-	fmt.Fprintf(env.Stdout, "ready https://%s\n", listener.Addr())
-	log.Info("ready", "address", listener.Addr().String(), "version", env.Version)
+	doors.Go(func() { stop(entry.Run()) })
+	fmt.Fprintf(env.Stdout, "ready %s\n", a.address)
+	log.Info("ready", "address", listener.Addr().String(), "url", a.address, "version", env.Version)
 
 	<-ctx.Done()
 	log.Info("stopping")
 	close(stopping)
-	timeout, cancel := context.WithTimeout(context.WithoutCancel(ctx), drain)
+	timeout, cancel := context.WithTimeout(working, drain)
 	defer cancel()
-	if err := server.Shutdown(timeout); err != nil {
-		log.Warn("some requests were cut off", "error", err)
-		server.Close()
+	ending := sync.WaitGroup{}
+	ending.Go(func() {
+		if err := entry.Shutdown(timeout); err != nil {
+			log.Warn("some requests were cut off", "error", err)
+		}
+	})
+	if err := agents.Close(); err != nil {
+		log.Warn("some sessions of agents were cut off", "error", err)
 	}
+	ending.Wait()
+	doors.Wait()
+	finish()
 	parts.Wait()
 	if cause := context.Cause(ctx); !errors.Is(cause, context.Canceled) {
 		return cause
 	}
 	return nil
+}
+
+// split sends agents their way; everything else is for next.
+func split(enrolment, link, next http.Handler) http.Handler {
+	mux := http.NewServeMux()
+	// The link is outside of Guard: it becomes a WebSocket.
+	mux.Handle("GET /agent/v1/link", link)
+	mux.Handle("/agent/", enrolment)
+	mux.Handle("/", next)
+	return mux
+}
+
+// url is how agents and browsers reach the port.
+func (c *Config) url(bound net.Addr) string {
+	host, port, err := net.SplitHostPort(bound.String())
+	if err != nil {
+		return "https://" + bound.String()
+	}
+	switch ip := net.ParseIP(host); {
+	case len(c.Hostnames) > 0:
+		host = c.Hostnames[0]
+	case ip != nil && ip.IsUnspecified():
+		if name, err := os.Hostname(); err == nil {
+			host = name
+		}
+	}
+	return "https://" + net.JoinHostPort(host, port)
 }
 
 func part(log *slog.Logger, name string) *slog.Logger { return log.With("component", name) }

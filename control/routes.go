@@ -2,12 +2,13 @@ package control
 
 import (
 	"komainu/control/access"
+	"komainu/control/downloads"
 	"komainu/control/rest"
 )
 
 // routes is the table of the API: what it answers and who may use it.
 func (a *api) routes() []rest.Route {
-	return []rest.Route{
+	routes := []rest.Route{
 		rest.Full("POST /api/v1/session", rest.Public, "Sign in", a.access.SignIn),
 		rest.JSON("GET /api/v1/session", rest.SignedIn, "Who is signed in", a.access.Session),
 		rest.Full("DELETE /api/v1/session", rest.SignedIn, "Sign out", a.access.SignOut),
@@ -27,6 +28,9 @@ func (a *api) routes() []rest.Route {
 		rest.JSON("GET /api/v1/environments/{id}", access.ReadPlans, "An environment", a.environment),
 		rest.JSON("GET /api/v1/environments/{id}/plan", access.ReadPlans, "The plan of an environment with its settings", a.plan),
 		rest.JSON("PUT /api/v1/environments/{id}/plan", access.ManagePlans, "Change the plan of an environment", a.savePlan),
+		rest.JSON("GET /api/v1/environments/{id}/join-tokens", access.ManageEnrolment, "List join tokens, newest first", a.listJoinTokens),
+		rest.JSON("POST /api/v1/environments/{id}/join-tokens", access.ManageEnrolment, "Create a join token", a.createJoinToken),
+		rest.Empty("DELETE /api/v1/environments/{id}/join-tokens/{token}", access.ManageEnrolment, "Revoke a join token; devices that have used it stay", a.revokeJoinToken),
 		rest.JSON("GET /api/v1/plans", access.ReadPlans, "What each plan provides", a.comparePlans),
 
 		rest.JSON("GET /api/v1/devices", access.ReadDevices, "List devices by name", a.listDevices),
@@ -42,5 +46,13 @@ func (a *api) routes() []rest.Route {
 		rest.JSON("PATCH /api/v1/incidents/{id}", access.TriageAlerts, "Change status or assignee of an incident", a.changeIncident),
 
 		rest.Plain("GET /api/v1/stream", rest.SignedIn, "Changes as server-sent events: device, alert, incident, plan", "text/event-stream", a.stream),
+
+		rest.Plain("GET /healthz", rest.Public, "Whether the process lives", "application/json", a.healthz),
+		rest.Plain("GET /readyz", rest.Public, "Whether requests can be served", "application/json", a.readyz),
+		rest.Plain("GET /ca.pem", rest.Public, "The certificate of the control plane's CA", "application/x-pem-file", a.ca),
 	}
+	for _, f := range downloads.Files() {
+		routes = append(routes, rest.Plain("GET /downloads/"+f.Name, rest.Public, f.About, f.Media, f.ServeHTTP))
+	}
+	return routes
 }

@@ -11,13 +11,14 @@ import (
 	"komainu/control/audit"
 	"komainu/control/db"
 	"komainu/control/device"
+	"komainu/control/enrol"
 	"komainu/control/incident"
 	"komainu/control/plan"
 )
 
 // migrations are the tables of all slices.
 func migrations() []fs.FS {
-	return []fs.FS{access.Migrations, audit.Migrations, device.Migrations, plan.Migrations, incident.Migrations}
+	return []fs.FS{access.Migrations, audit.Migrations, enrol.Migrations, device.Migrations, plan.Migrations, incident.Migrations}
 }
 
 // openState opens the database of a state folder and brings it up to date.

@@ -142,15 +142,14 @@ func (r *Registry) now() time.Time { return r.cfg.Now().UTC().Truncate(time.Mill
 const MaxName = 253
 
 // Register creates a device for a host that enrols. A host that enrols again
-// becomes a new device: whoever has its disk could have been a clone. tx is
-// the transaction that uses up the join token.
-func (r *Registry) Register(ctx context.Context, tx bun.IDB, organization, environment string, f Facts) (event.DeviceID, error) {
+// becomes a new device: whoever has its disk could have been a clone.
+func (r *Registry) Register(ctx context.Context, organization, environment string, f Facts) (event.DeviceID, error) {
 	if err := f.check(); err != nil {
 		return "", err
 	}
 	now := r.now()
 	d := &row{ID: event.DeviceID(rest.NewID()), OrganizationID: organization, EnvironmentID: environment, Name: f.Hostname, Facts: f, FirstSeen: now, LastSeen: now}
-	if _, err := tx.NewInsert().Model(d).Exec(ctx); err != nil {
+	if _, err := r.db.NewInsert().Model(d).Exec(ctx); err != nil {
 		return "", err
 	}
 	r.mu.Lock()
@@ -158,13 +157,6 @@ func (r *Registry) Register(ctx context.Context, tx bun.IDB, organization, envir
 	r.mu.Unlock()
 	r.cfg.Changed(d.ID)
 	return d.ID, nil
-}
-
-// Forget takes back a Register whose transaction failed.
-func (r *Registry) Forget(id event.DeviceID) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	delete(r.entries, id)
 }
 
 func (f Facts) check() error {
@@ -251,9 +243,8 @@ func (r *Registry) PolicyConfirmed(ctx context.Context, id event.DeviceID, versi
 	return err
 }
 
-// Offboard marks a device as gone; more does what belongs to the same
-// transaction, such as the revocation of its certificates. Its history stays.
-func (r *Registry) Offboard(ctx context.Context, organization string, id event.DeviceID, reason string, more func(context.Context, bun.Tx) error) error {
+// Offboard marks a device as gone. Its history stays.
+func (r *Registry) Offboard(ctx context.Context, organization string, id event.DeviceID, reason string) error {
 	err := r.db.RunInTx(ctx, nil, func(ctx context.Context, tx bun.Tx) error {
 		d := new(row)
 		if err := tx.NewSelect().Model(d).Where("id = ? AND organization_id = ?", id, organization).Scan(ctx); err != nil {
@@ -264,9 +255,6 @@ func (r *Registry) Offboard(ctx context.Context, organization string, id event.D
 		}
 		d.OffboardedAt = new(r.now())
 		if _, err := tx.NewUpdate().Model(d).Column("offboarded_at").WherePK().Exec(ctx); err != nil {
-			return err
-		}
-		if err := more(ctx, tx); err != nil {
 			return err
 		}
 		return r.cfg.Record(ctx, tx, access.Change{Action: "device.revoke", Target: string(id), Name: d.Name, Detail: map[string]string{"reason": reason}})

@@ -100,6 +100,7 @@ type Details struct {
 type Certificate struct {
 	Serial   string    `json:"serial"`
 	NotAfter time.Time `json:"notAfter"`
+	Revoked  bool      `json:"revoked"`
 }
 
 // Query selects devices.

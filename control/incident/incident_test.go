@@ -42,8 +42,11 @@ func open(t fataler) (*incident.Desk, *bun.DB, *[]string) {
 	}
 	recorded := new([]string)
 	desk := incident.New(d, incident.Config{
-		Now:    func() time.Time { return start },
-		Record: func(_ context.Context, _ bun.IDB, c access.Change) error { *recorded = append(*recorded, c.Action); return nil },
+		Now: func() time.Time { return start },
+		Record: func(_ context.Context, _ bun.IDB, c access.Change) error {
+			*recorded = append(*recorded, c.Action)
+			return nil
+		},
 	})
 	return desk, d, recorded
 }

@@ -1,0 +1,127 @@
+package control
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"time"
+
+	"komainu/control/access"
+	"komainu/control/device"
+	"komainu/control/enrol"
+	"komainu/control/plan"
+	"komainu/control/rest"
+	"komainu/fault"
+)
+
+// JoinToken is a join token; its secret is in the answer to its creation only.
+type JoinToken struct {
+	ID        string    `json:"id"`
+	Label     string    `json:"label"`
+	CreatedBy string    `json:"createdBy"`
+	CreatedAt time.Time `json:"createdAt"`
+	ExpiresAt time.Time `json:"expiresAt"`
+	MaxUses   int       `json:"maxUses"`
+	Uses      int       `json:"uses"`
+	Revoked   bool      `json:"revoked"`
+	Token     string    `json:"token,omitempty" doc:"only in the answer to its creation"`
+	Command   string    `json:"command,omitempty" doc:"what to type on a server; only in the answer to its creation"`
+}
+
+func joinToken(t enrol.Token) JoinToken {
+	return JoinToken{ID: t.ID, Label: t.Label, CreatedBy: t.CreatedBy, CreatedAt: t.CreatedAt, ExpiresAt: t.ExpiresAt, MaxUses: t.MaxUses, Uses: t.Uses, Revoked: t.Revoked}
+}
+
+type listJoinTokensInput struct {
+	ID string `path:"id" doc:"id of an environment"`
+	rest.Paging
+}
+
+func (a *api) listJoinTokens(ctx context.Context, in *listJoinTokensInput) (rest.List[JoinToken], error) {
+	offset, err := in.Offset()
+	if err != nil {
+		return rest.List[JoinToken]{}, err
+	}
+	if _, err := a.plans.Get(ctx, access.ActorOf(ctx).Organization, in.ID); err != nil {
+		return rest.List[JoinToken]{}, err
+	}
+	list, err := a.ids.Tokens(ctx, in.ID)
+	if err != nil {
+		return rest.List[JoinToken]{}, err
+	}
+	var items []JoinToken
+	for _, t := range list[min(offset, len(list)):min(offset+in.Limit, len(list))] {
+		items = append(items, joinToken(t))
+	}
+	return rest.NewList(items, len(list), in.Next(offset, len(items), len(list))), nil
+}
+
+type createJoinTokenInput struct {
+	ID   string `path:"id" doc:"id of an environment"`
+	Body struct {
+		Label            string `json:"label,omitempty" maxLength:"100"`
+		ExpiresInSeconds int64  `json:"expiresInSeconds,omitempty" minimum:"60" maximum:"31622400" doc:"a day when left out"`
+		MaxUses          int    `json:"maxUses,omitempty" minimum:"1" maximum:"100000" doc:"1 when left out"`
+	}
+}
+
+func (a *api) createJoinToken(ctx context.Context, in *createJoinTokenInput) (JoinToken, error) {
+	actor := access.ActorOf(ctx)
+	e, err := a.plans.Get(ctx, actor.Organization, in.ID)
+	if err != nil {
+		return JoinToken{}, err
+	}
+	t, text, err := a.ids.CreateToken(ctx, enrol.TokenRequest{
+		Environment: e.ID, Label: in.Body.Label, Lasts: time.Duration(cmp.Or(in.Body.ExpiresInSeconds, 24*60*60)) * time.Second,
+		MaxUses: cmp.Or(in.Body.MaxUses, 1), CreatedBy: actor.Name, Server: a.address,
+	})
+	if err != nil {
+		return JoinToken{}, err
+	}
+	err = a.record(ctx, a.state, access.Change{Action: "join_token.create", Target: t.ID, Name: t.Label, Detail: map[string]any{"environment": e.ID, "expiresAt": t.ExpiresAt, "maxUses": t.MaxUses}})
+	if err != nil {
+		// A token that nobody is accountable for must not work.
+		return JoinToken{}, errors.Join(err, a.ids.RevokeToken(ctx, e.ID, t.ID))
+	}
+	v := joinToken(t)
+	v.Token, v.Command = text, "sudo komainu enrol "+text
+	return v, nil
+}
+
+type revokeJoinTokenInput struct {
+	ID    string `path:"id" doc:"id of an environment"`
+	Token string `path:"token" doc:"id of a join token"`
+}
+
+func (a *api) revokeJoinToken(ctx context.Context, in *revokeJoinTokenInput) error {
+	if _, err := a.plans.Get(ctx, access.ActorOf(ctx).Organization, in.ID); err != nil {
+		return err
+	}
+	if err := a.ids.RevokeToken(ctx, in.ID, in.Token); err != nil {
+		return err
+	}
+	return a.record(ctx, a.state, access.Change{Action: "join_token.revoke", Target: in.Token, Detail: map[string]string{"environment": in.ID}})
+}
+
+// registrar lets hosts that enrol into the registry; it is an
+// enrol.Registrar.
+type registrar struct {
+	organization access.Organization
+	plans        *plan.Plans
+	devices      *device.Registry
+}
+
+// Register creates a device from the facts of a host.
+func (r *registrar) Register(ctx context.Context, environment string, facts json.RawMessage) (enrol.Registration, error) {
+	var f device.Facts
+	if err := json.Unmarshal(facts, &f); err != nil {
+		return enrol.Registration{}, fault.New(fault.Invalid, "the facts of the host cannot be read: %w", err)
+	}
+	e, err := r.plans.Get(ctx, r.organization.ID, environment)
+	if err != nil {
+		return enrol.Registration{}, err
+	}
+	id, err := r.devices.Register(ctx, r.organization.ID, e.ID, f)
+	return enrol.Registration{Device: id, Organization: r.organization.ID, Environment: e.Name}, err
+}
