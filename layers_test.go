@@ -42,7 +42,7 @@ var layers = []layer{
 	{"content/", nil},
 
 	// The agent: parts do not know each other, package agent joins them.
-	{"agent", with("agent/", "content/")},
+	{"agent", with("agent/", "content/", "wire")}, // encodes what the spool keeps
 	{"agent/", shared},
 	{"agent/sensor", with("agent/sensor/")},  // it chooses the platform's back end
 	{"agent/sensor/", with("agent/sensor/")}, // back ends share the record types of the sensor

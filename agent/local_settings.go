@@ -14,11 +14,13 @@ import (
 type localSettings struct {
 	settings *settings
 	logLevel func(level string) error
+	changed  func(name, from, to string) // told of every change of protection
 }
 
 // ApplySetting implements localapi.Settings.
 func (l *localSettings) ApplySetting(_ context.Context, name localapi.Setting, value string) error {
-	return l.settings.Change(func(now policy.Effective, local *policy.Settings) error {
+	before := l.settings.Now()
+	err := l.settings.Change(func(now policy.Effective, local *policy.Settings) error {
 		if now.Managed(name.Key()) {
 			return managed(string(name))
 		}
@@ -29,6 +31,10 @@ func (l *localSettings) ApplySetting(_ context.Context, name localapi.Setting, v
 		overlay(local, patch)
 		return nil
 	})
+	if err == nil {
+		l.changed(string(name), string(before.EnforcementLevel), value)
+	}
+	return err
 }
 
 // overlay puts what patch says over s.

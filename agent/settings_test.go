@@ -107,7 +107,7 @@ func TestDamagedPolicyIsDroppedWithAWarning(t *testing.T) {
 func TestLocalSettings(t *testing.T) {
 	dir, sign := t.TempDir(), newSigner(t)
 	s := mustOpen(t, dir, sign.pub)
-	l := &localSettings{settings: s}
+	l := &localSettings{settings: s, changed: func(string, string, string) {}}
 	if _, err := s.ApplyPolicy("d1", sign.policy(1, nil)); err != nil {
 		t.Fatal(err)
 	}

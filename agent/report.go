@@ -1,0 +1,289 @@
+package agent
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"komainu/agent/link"
+	"komainu/agent/realtime"
+	"komainu/agent/scan"
+	"komainu/agent/sensor"
+	"komainu/fault"
+	"komainu/health"
+	"komainu/policy"
+)
+
+// healthKeeper makes the report on the agent's state. What it says is looked
+// up when it is asked; only since when a part is in its state is remembered.
+type healthKeeper struct {
+	w *worker
+
+	mu        sync.Mutex
+	since     map[string]health.Condition // last condition of each part
+	marks     []realtime.Mark
+	markError error
+	last      string // what the last heartbeat said, to send the next when it differs
+}
+
+func newHealthKeeper(w *worker) *healthKeeper {
+	return &healthKeeper{w: w, since: map[string]health.Condition{}}
+}
+
+// marked notes which filesystems are watched.
+func (h *healthKeeper) marked(marks []realtime.Mark) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.marks = slices.Clone(marks)
+}
+
+func (h *healthKeeper) marksFailed(err error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.markError = err
+}
+
+// run sends a heartbeat when what matters has changed.
+func (h *healthKeeper) run(ctx context.Context) error {
+	tick := time.NewTicker(500 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		h.changed()
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+	}
+}
+
+// changed beats if the report says something new.
+func (h *healthKeeper) changed() {
+	r := h.report()
+	var b strings.Builder
+	fmt.Fprint(&b, r.Healthy, r.Licensed, r.RealTimeEnabled, r.RealTimeScope, r.PassiveMode, r.SupplementaryEvents, r.EDRDeviceTags, r.Managed, r.Issues)
+	for _, c := range r.Conditions {
+		fmt.Fprint(&b, c.Part, c.State, c.Reason)
+	}
+	text := b.String()
+	h.mu.Lock()
+	fresh := h.last != text
+	h.last = text
+	h.mu.Unlock()
+	if fresh {
+		h.w.link.Beat()
+	}
+}
+
+// productLife is how long a version is meant to be used.
+const productLife = 9 * 30 * 24 * time.Hour
+
+// report returns the state as of now.
+func (h *healthKeeper) report() health.Report {
+	w := h.w
+	now := w.settings.Now()
+	state := w.link.State()
+	defs := scan.Embedded()
+	r := health.Report{
+		Licensed: now.Licensed, EngineVersion: scan.EngineVersion, EngineLoadStatus: "Engine not loaded", AppVersion: Version, OrgID: "unavailable",
+		LogLevel: levelName(w.cfg.Level), MachineGUID: machineID(), ReleaseRing: "Production",
+		ProductExpiration: defs.Updated().Add(productLife).UTC().Format(time.DateOnly),
+		PassiveMode:       now.EnforcementLevel == policy.Passive, BehaviorMonitoring: enabled(now.BehaviorMonitoring),
+		RealTimeAvailable: w.realtime != nil, RealTimeSubsystem: "unavailable", SupplementaryEvents: string(sensor.Unavailable),
+		AutomaticDefinitions: false, DefinitionsUpdated: defs.Updated().UTC().Format(time.RFC3339), DefinitionsMinutes: int64(time.Since(defs.Updated()).Minutes()),
+		DefinitionsVersion: defs.Version(), DefinitionsStatus: "up_to_date", EDRClientVersion: Version, EDRConfiguration: fmt.Sprint(now.Version),
+		EDRDeviceTags: []health.Tag{}, EDRMachineID: string(w.deviceID()), Conflicting: []string{}, Issues: []string{}, Managed: managedFields(now), Time: time.Now().UTC(),
+	}
+	if id := w.device.Load(); id != nil {
+		r.OrgID = id.Organization
+	}
+	for _, t := range now.Tags {
+		r.EDRDeviceTags = append(r.EDRDeviceTags, health.Tag(t))
+	}
+	if w.scanner.Status().Up {
+		r.EngineLoadStatus = "Engine load succeeded"
+	}
+	if w.realtime != nil {
+		r.RealTimeSubsystem = "fanotify"
+	}
+	if s := w.sensor.Load(); s != nil {
+		r.SupplementaryEvents = string(s.Status().Subsystem)
+	}
+	h.conditions(&r, now, state)
+	r.Healthy = now.Licensed && len(r.Issues) == 0
+	return r
+}
+
+func enabled(on bool) string {
+	if on {
+		return "enabled"
+	}
+	return "disabled"
+}
+
+// managedFields names the fields whose value policy decides.
+func managedFields(e policy.Effective) []string {
+	fields := []string{}
+	for setting, names := range map[string][]string{
+		"enforcementLevel":   {"passive_mode_enabled", "real_time_protection_enabled"},
+		"filesystems":        {"real_time_protection_scope"},
+		"behaviorMonitoring": {"behavior_monitoring"},
+		"tags":               {"edr_device_tags"},
+	} {
+		if e.Managed(setting) {
+			fields = append(fields, names...)
+		}
+	}
+	slices.Sort(fields)
+	return fields
+}
+
+// conditions adds the state of every part, and what is the matter.
+func (h *healthKeeper) conditions(r *health.Report, now policy.Effective, state link.State) {
+	add := func(c health.Condition) {
+		h.remember(&c)
+		r.Conditions = append(r.Conditions, c)
+		if c.State == health.Failed || c.State == health.Degraded {
+			r.Issues = append(r.Issues, c.Part+": "+c.Reason)
+		}
+	}
+	if !now.Licensed {
+		r.Issues = append(r.Issues, "missing license")
+	}
+	add(licence(now, state))
+	add(h.realTime(r, now))
+	add(h.scanner())
+	for _, c := range h.sensors(now) {
+		add(c)
+	}
+	behaviour := health.Condition{Part: "behavior_monitoring", State: health.OK}
+	if !now.Licensed || !now.BehaviorMonitoring || !now.EndpointDetection {
+		behaviour.State, behaviour.Reason = health.Off, "switched off by a setting or the plan"
+	}
+	add(behaviour)
+	add(linkCondition(state))
+	add(h.spool())
+	add(health.Condition{Part: "definitions", State: health.OK, Reason: "embedded in this version"})
+}
+
+// remember gives a condition the time since which it holds.
+func (h *healthKeeper) remember(c *health.Condition) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	before, known := h.since[c.Part]
+	if known && before.State == c.State && before.Reason == c.Reason {
+		c.Since = before.Since
+	} else if c.Since.IsZero() {
+		c.Since = time.Now().UTC()
+	}
+	h.since[c.Part] = *c
+}
+
+func licence(now policy.Effective, state link.State) health.Condition {
+	c := health.Condition{Part: "licence", State: health.OK, Reason: "plan " + string(now.Plan)}
+	switch {
+	case !state.Enrolled:
+		c.State, c.Reason, c.Remedy = health.Off, "this device is not enrolled", "run: komainu enrol TOKEN, with a join token from the portal"
+	case now.Version == 0:
+		c.State, c.Reason, c.Remedy = health.Starting, "no policy has arrived yet", "wait for the link to the control plane; see komainu connectivity test"
+	case !now.Licensed:
+		c.State, c.Reason, c.Remedy = health.Off, "the plan of this environment is off", "switch the Servers plan on in the portal, environment settings"
+	}
+	return c
+}
+
+func (h *healthKeeper) realTime(r *health.Report, now policy.Effective) health.Condition {
+	c := health.Condition{Part: "real_time_protection", State: health.Off}
+	h.mu.Lock()
+	marks, markError := slices.Clone(h.marks), h.markError
+	h.mu.Unlock()
+	block, watch := 0, 0
+	for _, m := range marks {
+		if m.Mode == policy.Block {
+			block++
+		} else {
+			watch++
+		}
+	}
+	r.RealTimeScope = fmt.Sprintf("%d blocking, %d watching", block, watch)
+	switch {
+	case h.w.realtime == nil:
+		c.Reason, c.Remedy = h.w.rtError.Error(), "run the agent as root on Linux"
+		if now.Licensed {
+			c.State = health.Failed
+		}
+	case !now.Licensed:
+		c.Reason = "no licence"
+	case now.EnforcementLevel != policy.RealTime:
+		c.Reason, c.Remedy = "the enforcement level is "+string(now.EnforcementLevel), "run: komainu config real-time-protection --value enabled"
+	case markError != nil:
+		c.State, c.Reason, c.Remedy = health.Degraded, "not every filesystem could be marked: "+markError.Error(), "look at the agent's log"
+		r.RealTimeEnabled = block+watch > 0
+	case len(marks) == 0:
+		c.State, c.Reason = health.Starting, "filesystems are being marked"
+	default:
+		c.State = health.OK
+		r.RealTimeEnabled = true
+		if s := h.w.realtime.Stats(); s.Unscanned() > 0 || s.Dropped > 0 {
+			c.Remedy = fmt.Sprintf("%d opens were allowed without a scan since the start, %d written files were not scanned", s.Unscanned(), s.Dropped)
+		}
+	}
+	return c
+}
+
+func (h *healthKeeper) scanner() health.Condition {
+	s := h.w.scanner.Status()
+	switch {
+	case !s.Up:
+		return health.Condition{Part: "scanner", State: health.Starting, Reason: s.Problem}
+	case !s.Confined():
+		return health.Condition{Part: "scanner", State: health.OK, Reason: s.Problem, Remedy: "its sandbox is not complete on this kernel"}
+	default:
+		return health.Condition{Part: "scanner", State: health.OK}
+	}
+}
+
+func (h *healthKeeper) sensors(now policy.Effective) []health.Condition {
+	s := h.w.sensor.Load()
+	if s == nil {
+		c := health.Condition{Part: "sensor", State: health.Off, Reason: "switched off by a setting or the plan"}
+		if now.Licensed && now.EndpointDetection {
+			c.State, c.Reason = health.Starting, "kernel programs are being loaded"
+		}
+		return []health.Condition{c}
+	}
+	return s.Status().Conditions(h.w.started)
+}
+
+func linkCondition(s link.State) health.Condition {
+	c := health.Condition{Part: "link", State: health.OK, Since: s.Since.UTC(), Reason: s.Server}
+	switch {
+	case s.Connected && s.Skew.Abs() > 5*time.Minute:
+		c.State, c.Reason, c.Remedy = health.Degraded, fmt.Sprintf("this machine's clock is %s away from the control plane's", s.Skew.Abs().Round(time.Second)), "set the clock right"
+	case s.Connected:
+	case !s.Enrolled:
+		c.State, c.Reason = health.Off, "this device is not enrolled"
+	case s.Error == nil:
+		c.State, c.Reason = health.Starting, "connecting to "+s.Server
+	case fault.Is(s.Error, fault.Unauthentic):
+		c.State, c.Reason, c.Remedy = health.Failed, s.Error.Error(), "enrol again with a new join token: komainu enrol --force TOKEN"
+	default:
+		// Protection goes on and events wait in the spool: not the host's fault.
+		c.State, c.Reason, c.Remedy = health.Starting, "no connection: "+s.Error.Error(), "events are kept and sent later; see komainu connectivity test"
+	}
+	return c
+}
+
+func (h *healthKeeper) spool() health.Condition {
+	c := health.Condition{Part: "spool", State: health.OK}
+	if err := h.w.record.events.Stats().Err; err != nil {
+		c.State, c.Reason, c.Remedy = health.Degraded, "events wait in memory: "+err.Error(), "free space on the disk of "+h.w.cfg.State
+	}
+	if lost := h.w.record.lost.Load(); lost > 0 {
+		c.Remedy = fmt.Sprintf("%d records were dropped since the start", lost)
+	}
+	return c
+}

@@ -1,0 +1,456 @@
+package agent
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/exec"
+	"slices"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"komainu/agent/link"
+	"komainu/agent/localapi"
+	"komainu/agent/ondemand"
+	"komainu/agent/proctree"
+	"komainu/agent/quarantine"
+	"komainu/agent/realtime"
+	"komainu/agent/rules"
+	"komainu/agent/scan"
+	"komainu/agent/sensor"
+	"komainu/agent/spool"
+	"komainu/event"
+	"komainu/fault"
+	"komainu/finding"
+	"komainu/policy"
+)
+
+// worker is the role that does everything which may be slow.
+type worker struct {
+	cfg      Config
+	log      *slog.Logger
+	settings *settings
+	record   *recorder
+	tree     *proctree.Tree
+	protect  *protector
+	scanner  *scan.Process
+	realtime *realtime.Handle // nil without a guardian
+	rtError  error            // why there is none
+	jobs     *ondemand.Runner
+	link     *link.Link
+	health   *healthKeeper
+
+	device  atomic.Pointer[link.Identity]
+	sensor  atomic.Pointer[sensor.Sensor]
+	wakeup  chan struct{} // settings have changed
+	started time.Time
+}
+
+// runWorker opens what the agent needs, in order, and runs it until ctx ends.
+// After it has begun nothing ends it but ctx: a part that fails is degraded
+// and tried again.
+func runWorker(ctx context.Context, cfg Config) error {
+	if err := os.MkdirAll(cfg.State, 0o700); err != nil {
+		return fault.Wrap(fault.NeedsRoot, err, "make the state folder %s", cfg.State)
+	}
+	if err := checkState(cfg.State); err != nil {
+		return err
+	}
+	w := &worker{cfg: cfg, log: cfg.Log, wakeup: make(chan struct{}, 1), started: time.Now()}
+	if err := w.openSettings(); err != nil {
+		return err
+	}
+	if err := w.openRecorder(); err != nil {
+		return err
+	}
+	defer w.record.Close()
+	w.tree = proctree.New(proctree.Limits{})
+	w.scanner = scan.NewProcess(scan.Config{Command: func() *exec.Cmd { return roleCommand("scanner") }, Nice: 0, Log: w.log.With("component", "scan")})
+	if err := w.openProtection(); err != nil {
+		return err
+	}
+	w.openLink()
+	w.health = newHealthKeeper(w)
+	api, err := localapi.Open(localapi.Config{Path: cfg.Socket, Version: Version, Backend: w.backend(), Log: w.log.With("component", "localapi")})
+	if err != nil {
+		return err
+	}
+	defer api.Close()
+	w.record.agentEvent(event.AgentStarted, map[string]string{"version": Version, "pid": strconv.Itoa(os.Getpid())})
+	defer w.record.agentEvent(event.AgentStopped, nil)
+
+	var parts sync.WaitGroup
+	keep := func(name string, run func(context.Context) error) { parts.Go(func() { w.keep(ctx, name, run) }) }
+	keep("recorder", w.record.Run)
+	keep("scanner", w.scanner.Run)
+	keep("sensor", w.runSensor)
+	keep("ondemand", w.jobs.Run)
+	keep("link", w.link.Run)
+	keep("localapi", api.Run)
+	keep("health", w.health.run)
+	keep("quarantine", w.purge)
+	if w.realtime != nil {
+		keep("realtime", func(ctx context.Context) error { return w.realtime.Run(ctx, w.protect) })
+		keep("marks", w.runMarks)
+	}
+	w.log.Info("agent runs", "version", Version, "state", cfg.State, "real_time", w.realtime != nil)
+	parts.Wait()
+	w.protect.work.Wait()
+	return nil
+}
+
+// keep runs a part until ctx ends, and again when it fails.
+func (w *worker) keep(ctx context.Context, name string, run func(context.Context) error) {
+	for pause := time.Second; ctx.Err() == nil; pause = min(2*pause, time.Minute) {
+		err := run(ctx)
+		if ctx.Err() != nil {
+			return
+		}
+		if fault.Is(err, fault.Unsupported) {
+			w.log.Warn("a part of the agent does not exist here", "part", name, "error", err)
+			<-ctx.Done()
+			return
+		}
+		w.log.Error("a part of the agent has ended and is started again", "part", name, "error", err)
+		w.record.agentEvent(event.PartRestarted, map[string]string{"part": name, "reason": fmt.Sprint(err)})
+		select {
+		case <-ctx.Done():
+		case <-time.After(pause):
+		}
+	}
+}
+
+// stateVersion is the version of the state folder's layout.
+const stateVersion = 1
+
+// checkState refuses a folder that a newer version has written to.
+func checkState(dir string) error {
+	name := Config{State: dir}.path("version")
+	text, err := os.ReadFile(name)
+	if errors.Is(err, os.ErrNotExist) {
+		return os.WriteFile(name, []byte(strconv.Itoa(stateVersion)+"\n"), 0o600)
+	}
+	if err != nil {
+		return err
+	}
+	var v int
+	if _, err := fmt.Sscan(string(text), &v); err != nil {
+		return fault.New(fault.Invalid, "%s is damaged; it holds %q and should hold a number", name, text)
+	}
+	if v > stateVersion {
+		return fault.New(fault.Conflict, "the state folder %s was written by a newer version of the agent (layout %d, this version knows %d); install that version or move the folder away", dir, v, stateVersion)
+	}
+	return nil
+}
+
+func (w *worker) openSettings() error {
+	var err error
+	id, err := link.Load(w.cfg.State)
+	switch {
+	case err == nil:
+		w.device.Store(&id)
+	case !fault.Is(err, fault.NotFound):
+		w.log.Error("the identity cannot be used; enrol again with --force", "error", err)
+	}
+	var warning error
+	w.settings, warning, err = openSettings(w.cfg.State, id.PolicyKey)
+	if warning != nil {
+		w.log.Warn("the stored policy was dropped; the control plane sends it again", "error", warning)
+	}
+	return err
+}
+
+func (w *worker) deviceID() event.DeviceID {
+	if id := w.device.Load(); id != nil {
+		return id.Device
+	}
+	return ""
+}
+
+func (w *worker) openRecorder() error {
+	numbers, err := spool.OpenNumbers(w.cfg.path("epoch"))
+	if err != nil {
+		return err
+	}
+	w.record = &recorder{log: w.log.With("component", "recorder"), device: w.deviceID, numbers: numbers}
+	if w.record.events, err = spool.Open(w.cfg.path("spool/events"), spool.Limits{}); err != nil {
+		return err
+	}
+	w.record.findings, err = spool.Open(w.cfg.path("spool/findings"), spool.Limits{Bytes: 64 << 20})
+	return err
+}
+
+func (w *worker) openProtection() error {
+	store, err := quarantine.Open(w.cfg.path("quarantine"))
+	if err != nil {
+		return err
+	}
+	history, err := quarantine.OpenHistory(w.cfg.path("history"), quarantine.HistoryLimits{})
+	if err != nil {
+		return err
+	}
+	w.protect = &protector{log: w.log.With("component", "protect"), scanner: w.scanner, store: store, history: history, record: w.record,
+		who: w.processes, known: map[realtime.Stamp]time.Time{}}
+	if w.realtime, w.rtError = realtime.Attach(w.log.With("component", "realtime")); w.rtError != nil {
+		w.log.Warn("no real-time protection", "error", w.rtError)
+	}
+	w.settings.Watch(func(e policy.Effective) {
+		w.record.licensed.Store(e.Licensed)
+		w.protect.settingsChanged(e)
+		poke(w.wakeup)
+	})
+	w.jobs, err = ondemand.New(ondemand.Config{
+		Scan: func(ctx context.Context, f *os.File) (finding.Verdict, error) {
+			return w.scanner.Scan(ctx, f, scan.Options{SkipArchives: !w.settings.Now().ScanArchives})
+		},
+		Found:    w.protect.found,
+		Settings: w.settings.Now,
+		History:  w.cfg.path("scans"),
+		Mounts:   localMounts,
+		Log:      w.log.With("component", "ondemand"),
+	})
+	return err
+}
+
+func poke(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
+// processes returns the process that has a pid and its ancestors.
+func (w *worker) processes(pid event.PID) []event.Process {
+	p, ok := w.tree.ByPID(pid, time.Time{})
+	if !ok {
+		return nil
+	}
+	return append([]event.Process{p}, w.tree.Ancestors(p.Key)...)
+}
+
+func localMounts() []string {
+	mounts, err := realtime.Mounts()
+	if err != nil {
+		return nil
+	}
+	paths := make([]string, len(mounts))
+	for i, m := range mounts {
+		paths[i] = m.Path
+	}
+	return paths
+}
+
+func (w *worker) openLink() {
+	source := func(s *spool.Spool) link.Source {
+		return link.Source{Stream: s.Stream(), Ack: s.Ack, Next: func(ctx context.Context, after uint64, maxBytes int) (link.Batch, error) {
+			b, err := s.Next(ctx, after, maxBytes)
+			return link.Batch(b), err
+		}}
+	}
+	w.link = link.New(link.Config{
+		Dir: w.cfg.State, Facts: hostFacts, Epoch: w.record.numbers.Epoch(),
+		Sources:       []link.Source{source(w.record.findings), source(w.record.events)},
+		PolicyVersion: func() uint64 { return w.settings.Now().Version },
+		ApplyPolicy:   w.applyPolicy,
+		Health: func() []byte {
+			report := w.health.report()
+			b, err := json.Marshal(&report)
+			if err != nil {
+				return nil
+			}
+			return b
+		},
+		Counts: func() (uint64, uint64) {
+			return w.record.events.Stats().Waiting + w.record.findings.Stats().Waiting, w.record.lost.Load()
+		},
+		Log: w.log.With("component", "link"),
+	})
+}
+
+func (w *worker) applyPolicy(signed policy.Signed) (uint64, error) {
+	before := w.settings.Now().Version
+	version, err := w.settings.ApplyPolicy(string(w.deviceID()), signed)
+	if err == nil && version != before {
+		w.log.Info("policy applied", "version", version)
+		w.record.agentEvent(event.PolicyApplied, map[string]string{"version": strconv.FormatUint(version, 10)})
+	}
+	return version, err
+}
+
+// runSensor feeds tree, rules and recorder from one goroutine.
+func (w *worker) runSensor(ctx context.Context) error {
+	now := w.settings.Now()
+	if !now.Licensed || !now.EndpointDetection {
+		return w.idleSensor(ctx)
+	}
+	s, err := sensor.Open(sensor.Config{
+		EBPF: now.EBPF, HashExecutables: now.FileHashComputation, Own: w.own, Lookup: w.tree.ByPID, Filesystems: localMounts(), Log: w.log.With("component", "sensor"),
+	})
+	if err != nil {
+		return err
+	}
+	w.tree.Seed(s.Snapshot())
+	engine, err := rules.New(rules.Config{Tree: w.tree, Classify: sensor.Classify, SecretFolder: sensor.SecretFolder})
+	if err != nil {
+		return errors.Join(err, s.Close())
+	}
+	w.sensor.Store(s)
+	defer w.sensor.Store(nil)
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	// A change of plan or of the sensor's settings starts it anew.
+	go func() {
+		defer cancel()
+		w.awaitChange(ctx, func(e policy.Effective) bool {
+			return e.Licensed != now.Licensed || e.EndpointDetection != now.EndpointDetection || e.EBPF != now.EBPF
+		})
+	}()
+	err = s.Run(ctx, func(ev *event.Event) {
+		w.tree.Apply(ev)
+		found := engine.Observe(ev)
+		if !sensor.IsFork(ev) {
+			w.record.Event(ev)
+		}
+		for i := range found {
+			w.behaviour(&found[i])
+		}
+	})
+	return errors.Join(err, s.Close())
+}
+
+// idleSensor waits while telemetry is off, and keeps who is who known for
+// scans: /proc is asked then.
+func (w *worker) idleSensor(ctx context.Context) error {
+	w.awaitChange(ctx, func(e policy.Effective) bool { return e.Licensed && e.EndpointDetection })
+	return nil
+}
+
+// awaitChange returns when the settings answer, or ctx ends.
+func (w *worker) awaitChange(ctx context.Context, changed func(policy.Effective) bool) {
+	tick := time.NewTicker(200 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			if changed(w.settings.Now()) {
+				return
+			}
+		}
+	}
+}
+
+// own reports whether a process belongs to this agent.
+func (w *worker) own(pid event.PID) bool {
+	return int(pid) == os.Getpid() || int(pid) == os.Getppid() && w.realtime != nil || int(pid) == w.scanner.Status().PID
+}
+
+// behaviour tells of what a rule has found.
+func (w *worker) behaviour(f *finding.Finding) {
+	if f.ID == "" {
+		f.ID = newFindingID()
+	}
+	if !w.settings.Now().BehaviorMonitoring {
+		return
+	}
+	w.record.Finding(f)
+	entry := quarantine.Threat{ID: f.ID, Name: "Behavior:Linux/" + f.Rule.ID, Type: "behavior", Severity: f.Severity, State: finding.Detected, Time: f.Time}
+	if actor := actorOf(f.Tree); actor != nil {
+		entry.User, entry.Process = actor.User.Name, actor.Path
+	}
+	if err := w.protect.history.Add(entry); err != nil {
+		w.log.Error("the protection history could not be written", "error", err)
+	}
+	w.record.Event(&event.Event{Action: event.BehaviorDetection, Time: f.Time, Initiator: actorOf(f.Tree), Fields: map[string]string{"title": f.Title, "rule": f.Rule.ID}})
+	w.log.Info("behaviour found", "title", f.Title, "rule", f.Rule.ID)
+}
+
+// runMarks keeps the marks of real-time protection as settings and mounts
+// want them.
+func (w *worker) runMarks(ctx context.Context) error {
+	tick := time.NewTicker(2 * time.Second)
+	defer tick.Stop()
+	var have []realtime.Mark
+	known := false
+	var exclusions []policy.Exclusion
+	var allowed []string
+	for {
+		if pid := w.scanner.Status().PID; pid != 0 {
+			w.realtime.OwnPID(0, pid)
+		}
+		now := w.settings.Now()
+		want := wantedMarks(now)
+		if !known || !slices.Equal(have, want) {
+			if err := w.realtime.SetMarks(ctx, want); err != nil {
+				w.health.marksFailed(err)
+				if fault.Is(err, fault.Unavailable) {
+					return err
+				}
+			} else {
+				w.health.marksFailed(nil)
+			}
+			have, known = want, true
+			w.health.marked(have)
+			if s := w.sensor.Load(); s != nil {
+				s.SetFilesystems(localMounts())
+			}
+			w.health.changed()
+		}
+		if !slices.Equal(exclusions, now.Exclusions) || !slices.Equal(allowed, now.AllowedThreats) {
+			exclusions, allowed = now.Exclusions, now.AllowedThreats
+			if err := w.realtime.Invalidate(); err != nil {
+				return err
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return w.realtime.SetMarks(context.WithoutCancel(ctx), nil)
+		case <-w.wakeup:
+		case <-tick.C:
+		}
+	}
+}
+
+// wantedMarks returns the filesystems to mark, with their modes.
+func wantedMarks(e policy.Effective) []realtime.Mark {
+	if !e.RealTimeOn() {
+		return nil
+	}
+	mounts, err := realtime.Mounts()
+	if err != nil {
+		return nil
+	}
+	var marks []realtime.Mark
+	for _, m := range mounts {
+		if mode := e.ModeOf(m.Path); mode == policy.Block || mode == policy.Watch {
+			marks = append(marks, realtime.Mark{Path: m.Path, Mode: mode})
+		}
+	}
+	return marks
+}
+
+// purge removes what is older than the retention, once at the start and then
+// every hour.
+func (w *worker) purge(ctx context.Context) error {
+	tick := time.NewTicker(time.Hour)
+	defer tick.Stop()
+	for {
+		keep := time.Duration(w.settings.Now().QuarantineRetention) * 24 * time.Hour
+		if n, err := w.protect.store.Purge(time.Now().Add(-keep)); err != nil {
+			w.log.Warn("old quarantined files could not be removed", "error", err)
+		} else if n > 0 {
+			w.log.Info("old quarantined files removed", "count", n)
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+	}
+}
