@@ -100,6 +100,7 @@ type Queue struct {
 	broken  chan struct{} // a write of the embedded server failed; buffered by one
 	cancel  context.CancelFunc
 	mending sync.WaitGroup
+	shut    func() error // close, once
 }
 
 // session is one connection and, when embedded, the server behind it.
@@ -157,7 +158,7 @@ func Open(ctx context.Context, cfg Config) (*Queue, error) {
 	}
 	q.live = s
 	mend, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	q.cancel = cancel
+	q.cancel, q.shut = cancel, sync.OnceValue(q.close)
 	if cfg.URL == "" {
 		q.mending.Go(func() { q.mend(mend) })
 	}
@@ -165,8 +166,12 @@ func Open(ctx context.Context, cfg Config) (*Queue, error) {
 }
 
 // Close ends the connection and the embedded server. Publishes and consumers
-// that still run fail.
+// that still run fail. A second Close does nothing.
 func (q *Queue) Close() error {
+	return q.shut()
+}
+
+func (q *Queue) close() error {
 	q.cancel()
 	q.mending.Wait()
 	q.swap(nil)

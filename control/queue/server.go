@@ -26,11 +26,10 @@ import (
 // their messages look like.
 const format = 1
 
-// Limits of the streams beside EVENTS.
+// Limits of the dead letters.
 const (
 	deadMaxBytes = 256 << 20
 	deadMaxAge   = 30 * 24 * time.Hour
-	spareBytes   = 64 << 20 // for the server's own bookkeeping
 )
 
 // ackWait is after what time a message that nobody has acknowledged or worked
@@ -135,8 +134,8 @@ func (q *Queue) serve() (*server.Server, error) {
 		JetStream:              true,
 		StoreDir:               q.cfg.Dir,
 		SyncAlways:             true,
-		JetStreamMaxStore:      q.cfg.MaxBytes + deadMaxBytes + spareBytes,
-		JetStreamMaxMemory:     spareBytes,
+		JetStreamMaxStore:      1 << 50, // the streams have limits of their own
+		JetStreamMaxMemory:     64 << 20,
 		MaxPayload:             MaxPayload + 64<<10, // with headers
 		DisableJetStreamBanner: true,
 	})
