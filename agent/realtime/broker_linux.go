@@ -27,6 +27,8 @@ const (
 	maxPending = 64
 	// lookEvery is how often deadlines are looked at while somebody waits.
 	lookEvery = 10 // milliseconds
+	// handOver is how often a new broker looks whether it may begin.
+	handOver = 2 // milliseconds
 )
 
 // broker reads events and answers them. It is one loop over two descriptors
@@ -84,22 +86,25 @@ func RunBroker(ctx context.Context, log *slog.Logger) error {
 	// An answer to the broker before this one must not fit an event of this one.
 	b.seq = mem.brokerRuns.Add(1) << 40
 	b.now = mono()
-	b.pulse.last = b.now
+	b.pulse = newPulse(beatEvery)
 	mem.brokerBeat.Store(b.now)
 	mem.brokerPID.Store(b.pid)
 	return b.run(ctx)
 }
 
 func (b *broker) run(ctx context.Context) error {
-	polled := []unix.PollFd{{Events: unix.POLLIN}, {Fd: int32(b.sock), Events: unix.POLLIN}}
+	polled := []unix.PollFd{{Events: unix.POLLIN}, {Events: unix.POLLIN}}
 	for ctx.Err() == nil {
-		polled[0].Fd = -1 // poll(2) leaves it out
+		// Until the guardian hands over, nothing is read: whoever has had an
+		// answer from this broker may rely on it. poll(2) leaves out fd -1.
+		polled[0].Fd, polled[1].Fd = -1, -1
+		timeout := handOver
 		if b.mem.reader.Load() == b.pid {
-			polled[0].Fd = int32(b.group)
-		}
-		timeout := int(beatEvery.Milliseconds())
-		if b.waiting > 0 || polled[0].Fd < 0 {
-			timeout = lookEvery
+			polled[0].Fd, polled[1].Fd = int32(b.group), int32(b.sock)
+			timeout = int(beatEvery.Milliseconds())
+			if b.waiting > 0 {
+				timeout = lookEvery
+			}
 		}
 		if _, err := unix.Poll(polled, timeout); err != nil && !errors.Is(err, unix.EINTR) {
 			return fmt.Errorf("poll: %w", err)

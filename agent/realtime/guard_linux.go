@@ -64,7 +64,7 @@ func Guard(ctx context.Context, c GuardConfig) error {
 	g.broker = &child{role: "broker", files: []*os.File{file, brokerEnd, group, exe}, command: c.Command, log: log, ended: g.takeOver}
 	g.worker = &child{role: "worker", files: []*os.File{file, workerEnd}, command: c.Command, log: log, ended: mem.forgetWorker}
 	g.takeOver()
-	g.pulse.last = mono()
+	g.pulse = newPulse(guardEvery)
 
 	// The worker ends first and the watch last, so that there is somebody to
 	// answer all the time. Closing the group then frees whoever still waits.
@@ -111,7 +111,7 @@ const (
 func (g *guardian) watch(ctx context.Context) {
 	notify := newNotifier()
 	defer notify.close()
-	tick := time.NewTicker(beatEvery)
+	tick := time.NewTicker(guardEvery)
 	defer tick.Stop()
 	buf := make([]byte, bufSize)
 	for ctx.Err() == nil {

@@ -58,6 +58,7 @@ type job struct {
 	kind  Kind
 	stamp Stamp
 	at    time.Time
+	deny  *time.Timer // of a file known to be bad: denies it when the judge takes long
 }
 
 // Attach finds what the guardian has given to the role "worker". Without a
@@ -124,7 +125,7 @@ func (h *Handle) Run(ctx context.Context, j Judge) error {
 func (h *Handle) listen(ctx context.Context) error {
 	in := newReceiver(h.sock)
 	polled := []unix.PollFd{{Fd: int32(h.sock), Events: unix.POLLIN}}
-	h.pulse.last = mono()
+	h.pulse = newPulse(beatEvery)
 	for ctx.Err() == nil {
 		now := mono()
 		h.mem.workerBeat.Store(now)
@@ -216,6 +217,7 @@ func (h *Handle) sortOpen(j job) {
 		h.settle(&j.message, Decision{Cache: true}, 0)
 		j.close()
 	case KnownBad:
+		j.deny = h.denySoon(j.message)
 		select {
 		case h.bads <- j:
 		default:
@@ -225,6 +227,12 @@ func (h *Handle) sortOpen(j job) {
 	default:
 		h.queue(h.opens, j)
 	}
+}
+
+// denySoon denies an open before the broker's deadline would allow it. The
+// judge's answer counts if it comes first.
+func (h *Handle) denySoon(m message) *time.Timer {
+	return time.AfterFunc(Deadline/4, func() { h.settle(&m, Decision{Deny: true}, 0) })
 }
 
 // look returns what is known of a file, now. What was clean is not known to
@@ -294,6 +302,12 @@ func (h *Handle) decide(ctx context.Context, judge Judge, j job) {
 		h.settle(&j.message, Decision{Cache: true}, 0)
 		j.close()
 		return
+	}
+	if known == KnownBad && j.kind == OpenPerm && j.deny == nil {
+		j.deny = h.denySoon(j.message)
+	}
+	if j.deny != nil {
+		defer j.deny.Stop()
 	}
 	// The kernel has opened it non-blocking, which a reader need not know.
 	_ = unix.SetNonblock(j.file, false)

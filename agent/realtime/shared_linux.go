@@ -129,9 +129,10 @@ func mono() int64 {
 	return ts.Nano()
 }
 
-// Times of the watch over each other.
+// Times of the watch over each other. Beats are what an idle agent costs.
 const (
-	beatEvery     = 40 * time.Millisecond
+	beatEvery     = 50 * time.Millisecond
+	guardEvery    = 100 * time.Millisecond // the guardian's round
 	staleAfter    = 150 * time.Millisecond
 	guardianStale = time.Second
 	// guardianLost is when the worker ends the guardian: later than the broker
@@ -152,14 +153,20 @@ func stale(beat *atomic.Int64, now int64, after time.Duration) bool {
 // old beats that the others have stopped; they get one more round. A machine
 // that is always late is judged all the same, every fourth round.
 type pulse struct {
+	limit  int64 // between two rounds
 	last   int64
 	excuse int
+}
+
+// newPulse expects a round as often as every.
+func newPulse(every time.Duration) pulse {
+	return pulse{limit: int64(every + 100*time.Millisecond), last: mono()}
 }
 
 func (p *pulse) away(now int64) bool {
 	gap := now - p.last
 	p.last = now
-	if gap <= int64(staleAfter-beatEvery) || p.excuse == 3 {
+	if gap <= p.limit || p.excuse == 3 {
 		p.excuse = 0
 		return false
 	}
