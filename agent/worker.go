@@ -282,12 +282,24 @@ func (w *worker) applyPolicy(signed policy.Signed) (uint64, error) {
 	return version, err
 }
 
-// runSensor feeds tree, rules and recorder from one goroutine.
+// runSensor feeds tree, rules and recorder from one goroutine while telemetry
+// is on. A change of the plan or of the sensor's settings starts it anew.
 func (w *worker) runSensor(ctx context.Context) error {
-	now := w.settings.Now()
-	if !now.Licensed || !now.EndpointDetection {
-		return w.idleSensor(ctx)
+	for ctx.Err() == nil {
+		now := w.settings.Now()
+		if !now.Licensed || !now.EndpointDetection {
+			w.awaitChange(ctx, func(e policy.Effective) bool { return e.Licensed && e.EndpointDetection })
+			continue
+		}
+		if err := w.sense(ctx, now); err != nil {
+			return err
+		}
 	}
+	return nil
+}
+
+// sense runs a sensor until settings change that it depends on.
+func (w *worker) sense(ctx context.Context, now policy.Effective) error {
 	s, err := sensor.Open(sensor.Config{
 		EBPF: now.EBPF, HashExecutables: now.FileHashComputation, Own: w.own, Lookup: w.tree.ByPID, Filesystems: localMounts(), Log: w.log.With("component", "sensor"),
 	})
@@ -302,14 +314,15 @@ func (w *worker) runSensor(ctx context.Context) error {
 	w.sensor.Store(s)
 	defer w.sensor.Store(nil)
 	ctx, cancel := context.WithCancel(ctx)
+	var watching sync.WaitGroup
+	defer watching.Wait()
 	defer cancel()
-	// A change of plan or of the sensor's settings starts it anew.
-	go func() {
-		defer cancel()
+	watching.Go(func() {
 		w.awaitChange(ctx, func(e policy.Effective) bool {
 			return e.Licensed != now.Licensed || e.EndpointDetection != now.EndpointDetection || e.EBPF != now.EBPF
 		})
-	}()
+		cancel()
+	})
 	err = s.Run(ctx, func(ev *event.Event) {
 		w.tree.Apply(ev)
 		found := engine.Observe(ev)
@@ -321,13 +334,6 @@ func (w *worker) runSensor(ctx context.Context) error {
 		}
 	})
 	return errors.Join(err, s.Close())
-}
-
-// idleSensor waits while telemetry is off, and keeps who is who known for
-// scans: /proc is asked then.
-func (w *worker) idleSensor(ctx context.Context) error {
-	w.awaitChange(ctx, func(e policy.Effective) bool { return e.Licensed && e.EndpointDetection })
-	return nil
 }
 
 // awaitChange returns when the settings answer, or ctx ends.
