@@ -1,0 +1,194 @@
+CREATE TABLE alert_keys (
+    device_id TEXT NOT NULL,
+    key       TEXT NOT NULL,
+    role      TEXT NOT NULL,
+    alert_id  TEXT NOT NULL REFERENCES alerts (id),
+    PRIMARY KEY (device_id, key, role, alert_id)
+) WITHOUT ROWID;
+
+CREATE INDEX alert_keys_alert ON alert_keys (alert_id);
+
+CREATE TABLE alerts (
+    id               TEXT PRIMARY KEY,
+    organization_id  TEXT NOT NULL,
+    device_id        TEXT NOT NULL,
+    incident_id      INTEGER REFERENCES incidents (id),
+    merged_into      TEXT REFERENCES alerts (id),
+    fold             TEXT NOT NULL,
+    title            TEXT NOT NULL,
+    severity         INTEGER NOT NULL,
+    status           TEXT NOT NULL,
+    category         TEXT NOT NULL,
+    detection_source TEXT NOT NULL,
+    threat_name      TEXT NOT NULL,
+    state            TEXT NOT NULL,
+    finding          TEXT NOT NULL,
+    occurrences      INTEGER NOT NULL,
+    test             BOOLEAN NOT NULL,
+    created_at       TIMESTAMP NOT NULL,
+    first_activity   TIMESTAMP NOT NULL,
+    last_activity    TIMESTAMP NOT NULL
+);
+
+CREATE INDEX alerts_activity ON alerts (organization_id, last_activity DESC);
+
+CREATE INDEX alerts_device ON alerts (device_id, last_activity DESC);
+
+CREATE INDEX alerts_fold ON alerts (fold, last_activity);
+
+CREATE INDEX alerts_incident ON alerts (incident_id);
+
+CREATE TRIGGER audit_log_no_delete BEFORE DELETE ON audit_log
+BEGIN
+  SELECT RAISE(ABORT, 'the audit log is append only');
+END;
+
+CREATE TRIGGER audit_log_no_update BEFORE UPDATE ON audit_log
+BEGIN
+  SELECT RAISE(ABORT, 'the audit log is append only');
+END;
+
+CREATE TABLE audit_log (
+  id INTEGER PRIMARY KEY AUTOINCREMENT,
+  time TIMESTAMP NOT NULL,
+  actor_kind TEXT NOT NULL,
+  actor_id TEXT NOT NULL,
+  actor_name TEXT NOT NULL,
+  address TEXT NOT NULL,
+  action TEXT NOT NULL,
+  target TEXT NOT NULL,
+  target_name TEXT NOT NULL,
+  detail TEXT NOT NULL
+);
+
+CREATE TABLE certificates (
+    serial     TEXT PRIMARY KEY,
+    device_id  TEXT NOT NULL,
+    issued_at  TIMESTAMP NOT NULL,
+    not_after  TIMESTAMP NOT NULL,
+    revoked_at TIMESTAMP
+);
+
+CREATE INDEX certificates_device ON certificates (device_id, issued_at DESC);
+
+CREATE TABLE devices (
+    id              TEXT PRIMARY KEY,
+    organization_id TEXT NOT NULL,
+    environment_id  TEXT NOT NULL,
+    name            TEXT NOT NULL,
+    facts           TEXT NOT NULL,
+    first_seen      TIMESTAMP NOT NULL,
+    last_seen       TIMESTAMP NOT NULL,
+    offboarded_at   TIMESTAMP,
+    health          TEXT,
+    health_at       TIMESTAMP,
+    policy_confirmed    INTEGER NOT NULL DEFAULT 0,
+    policy_confirmed_at TIMESTAMP,
+    policy_error        TEXT NOT NULL DEFAULT ''
+);
+
+CREATE INDEX devices_environment ON devices (environment_id, name);
+
+CREATE INDEX devices_name ON devices (name);
+
+CREATE TABLE environments (
+    id              TEXT PRIMARY KEY,
+    organization_id TEXT NOT NULL,
+    name            TEXT NOT NULL,
+    kind            TEXT NOT NULL,
+    created_at      TIMESTAMP NOT NULL,
+    servers         BOOLEAN NOT NULL DEFAULT FALSE,
+    tier            TEXT NOT NULL DEFAULT 'P2',
+    settings        TEXT NOT NULL DEFAULT '{}',
+    filesystems     TEXT NOT NULL DEFAULT '[]',
+    version         INTEGER NOT NULL DEFAULT 1,
+    updated_at      TIMESTAMP NOT NULL,
+    updated_by      TEXT NOT NULL DEFAULT ''
+);
+
+CREATE UNIQUE INDEX environments_name ON environments (organization_id, name);
+
+CREATE TABLE findings (
+    id       TEXT NOT NULL,
+    state    TEXT NOT NULL,
+    alert_id TEXT NOT NULL REFERENCES alerts (id),
+    PRIMARY KEY (id, state)
+);
+
+CREATE INDEX findings_alert ON findings (alert_id);
+
+CREATE TABLE goose_db_version (
+		id INTEGER PRIMARY KEY AUTOINCREMENT,
+		version_id INTEGER NOT NULL,
+		is_applied INTEGER NOT NULL,
+		tstamp TIMESTAMP DEFAULT (datetime('now'))
+	);
+
+CREATE TABLE incidents (
+    id              INTEGER PRIMARY KEY AUTOINCREMENT,
+    organization_id TEXT NOT NULL,
+    device_id       TEXT NOT NULL,
+    status          TEXT NOT NULL,
+    assignee        TEXT NOT NULL DEFAULT '',
+    merged_into     INTEGER REFERENCES incidents (id),
+    created_at      TIMESTAMP NOT NULL,
+    first_activity  TIMESTAMP NOT NULL,
+    last_activity   TIMESTAMP NOT NULL
+);
+
+CREATE INDEX incidents_activity ON incidents (organization_id, last_activity DESC);
+
+CREATE TABLE join_tokens (
+    id             TEXT PRIMARY KEY,
+    environment_id TEXT NOT NULL,
+    hash           BLOB NOT NULL UNIQUE,
+    label          TEXT NOT NULL,
+    created_by     TEXT NOT NULL,
+    created_at     TIMESTAMP NOT NULL,
+    expires_at     TIMESTAMP NOT NULL,
+    max_uses       INTEGER NOT NULL,
+    uses           INTEGER NOT NULL DEFAULT 0,
+    revoked        BOOLEAN NOT NULL DEFAULT FALSE
+);
+
+CREATE INDEX join_tokens_environment ON join_tokens (environment_id, created_at DESC);
+
+CREATE TABLE organizations (
+  id TEXT PRIMARY KEY,
+  name TEXT NOT NULL,
+  created_at TIMESTAMP NOT NULL
+);
+
+CREATE TABLE sessions (
+  hash TEXT PRIMARY KEY,
+  user_id TEXT NOT NULL REFERENCES users (id) ON DELETE CASCADE,
+  created_at TIMESTAMP NOT NULL,
+  last_seen TIMESTAMP NOT NULL,
+  expires_at TIMESTAMP NOT NULL,
+  address TEXT NOT NULL
+);
+
+CREATE INDEX sessions_user ON sessions (user_id);
+
+CREATE TABLE tokens (
+  id TEXT PRIMARY KEY,
+  organization_id TEXT NOT NULL REFERENCES organizations (id),
+  label TEXT NOT NULL,
+  role TEXT NOT NULL CHECK (role IN ('reader', 'operator', 'admin')),
+  hash TEXT NOT NULL UNIQUE,
+  created_at TIMESTAMP NOT NULL,
+  created_by TEXT NOT NULL,
+  expires_at TIMESTAMP NOT NULL,
+  last_used TIMESTAMP
+);
+
+CREATE TABLE users (
+  id TEXT PRIMARY KEY,
+  organization_id TEXT NOT NULL REFERENCES organizations (id),
+  name TEXT NOT NULL UNIQUE COLLATE NOCASE,
+  role TEXT NOT NULL CHECK (role IN ('reader', 'operator', 'admin')),
+  password_hash TEXT NOT NULL,
+  must_change_password BOOLEAN NOT NULL,
+  created_at TIMESTAMP NOT NULL,
+  last_sign_in TIMESTAMP
+);
