@@ -50,8 +50,9 @@ const (
 )
 
 // walSize is how large the write-ahead log grows before it is merged into the
-// file: larger costs less in all and makes a start after a crash longer.
-const walSize = "128MB"
+// file: larger costs less in all and makes a start after a crash longer. A
+// variable, so that tests merge often.
+var walSize = "128MB"
 
 // maxReaders bounds the connections, and so the queries that run at once.
 const maxReaders = 4
