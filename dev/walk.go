@@ -73,8 +73,8 @@ type walk struct {
 	ready   time.Time // when the last start of a thing to time was
 	reactMS int64
 	alertMS int64
-	alert   string // id of the alert last seen
-	device  string // id of the device
+	alert   string // id of the alert of the EDR test
+	token   string // join token
 }
 
 // step is one thing that a person does, and what they must see.
