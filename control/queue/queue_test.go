@@ -14,6 +14,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -22,10 +23,15 @@ import (
 	"komainu/control/queue"
 	"komainu/event"
 	"komainu/fault"
+	"komainu/internal/need"
 )
 
-// crashDir makes the test binary a publisher that is going to be killed.
-const crashDir = "KOMAINU_QUEUE_CRASH_DIR"
+// The variables make the test binary a publisher that is going to be killed,
+// and a test that runs in a mount namespace of its own.
+const (
+	crashDir  = "KOMAINU_QUEUE_CRASH_DIR"
+	ownMounts = "KOMAINU_QUEUE_OWN_MOUNTS"
+)
 
 func TestMain(m *testing.M) {
 	if dir := os.Getenv(crashDir); dir != "" {
@@ -274,7 +280,7 @@ func TestAFullQueueRefusesAndRecovers(t *testing.T) {
 	eventually(t, "everything is handled", func() bool { return len(one.all()) == kept+1 && len(two.all()) == kept+1 })
 }
 
-func TestANearlyFullDiskRefusesAndRecovers(t *testing.T) {
+func TestANearlyFullDiskRefuses(t *testing.T) {
 	cfg := config(t, t.TempDir())
 	cfg.MinFree = 1 << 60
 	q := open(t, cfg)
@@ -423,5 +429,85 @@ func TestNothingAcknowledgedIsLostByAKill(t *testing.T) {
 		if !got[id] {
 			t.Errorf("batch %s was accepted and is lost", id)
 		}
+	}
+}
+
+// TestAFullDisk fills a small filesystem under the queue and makes room again.
+func TestAFullDisk(t *testing.T) {
+	need.Root(t)
+	if os.Getenv(ownMounts) == "" {
+		cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestAFullDisk$", "-test.v")
+		cmd.Env = append(os.Environ(), ownMounts+"=1")
+		cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNS}
+		out, err := cmd.CombinedOutput()
+		if err != nil || !strings.Contains(string(out), "--- PASS: TestAFullDisk") {
+			t.Fatalf("%v\n%s", err, out)
+		}
+		return
+	}
+	dir := t.TempDir()
+	if err := syscall.Mount("", "/", "", syscall.MS_REC|syscall.MS_PRIVATE, ""); err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=24m"); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := syscall.Unmount(dir, syscall.MNT_DETACH); err != nil {
+			t.Error(err)
+		}
+	})
+	other := filepath.Join(dir, "other") // something else takes most of the disk
+	if err := os.WriteFile(other, make([]byte, 18<<20), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cfg := config(t, filepath.Join(dir, "queue"))
+	cfg.Consumers = []string{"one"}
+	q := open(t, cfg)
+	payload := make([]byte, 200<<10)
+	var accepted []string
+	var full error
+	for i := range 100 {
+		if full = q.Publish(t.Context(), "d", fmt.Sprint(i), payload); full != nil {
+			break
+		}
+		accepted = append(accepted, fmt.Sprint(i))
+	}
+	if !fault.Is(full, fault.Unavailable) || len(accepted) == 0 {
+		t.Fatalf("after %d batches: %v", len(accepted), full)
+	}
+	t.Logf("full after %d batches: %v", len(accepted), full)
+	if err := os.Remove(other); err != nil {
+		t.Fatal(err)
+	}
+	var in inbox
+	consume(t, q, "one", func(_ context.Context, ms []queue.Message) error { in.take(ms); return nil })
+	eventually(t, "it takes batches again", func() bool { return q.Publish(t.Context(), "d", "after", payload) == nil })
+	accepted = append(accepted, "after")
+	eventually(t, "what was accepted is consumed", func() bool {
+		got := in.all()
+		return !slices.ContainsFunc(accepted, func(id string) bool { return !slices.Contains(got, id) })
+	})
+}
+
+// BenchmarkPublish measures batches of the size that agents send, each safe on
+// disk, from several connections at once.
+func BenchmarkPublish(b *testing.B) {
+	for _, size := range []int{1 << 10, 64 << 10, 256 << 10} {
+		b.Run(fmt.Sprintf("%dk", size>>10), func(b *testing.B) {
+			q := open(b, queue.Config{Dir: b.TempDir(), Consumers: []string{"one"}, MinFree: -1, Log: slog.New(slog.DiscardHandler)})
+			consume(b, q, "one", func(context.Context, []queue.Message) error { return nil })
+			payload := make([]byte, size)
+			b.SetBytes(int64(size))
+			b.SetParallelism(8)
+			var n atomic.Int64
+			b.RunParallel(func(pb *testing.PB) {
+				for pb.Next() {
+					if err := q.Publish(b.Context(), "d", fmt.Sprint(n.Add(1)), payload); err != nil {
+						b.Fatal(err)
+					}
+				}
+			})
+		})
 	}
 }

@@ -219,39 +219,53 @@ func (q *Queue) forget(ctx context.Context, events jetstream.Stream) error {
 	return nil
 }
 
+// checkEvery is how often the embedded server is asked whether its writes
+// succeed: a publish whose write failed is never answered.
+const checkEvery = 500 * time.Millisecond
+
 // mend restarts the embedded server after a failed write, once there is room
 // again: until then its streams take nothing, even when the disk could.
 func (q *Queue) mend(ctx context.Context) {
-	for {
+	for tick := time.Tick(checkEvery); ; {
 		select {
 		case <-ctx.Done():
 			return
 		case <-q.broken:
+		case <-tick:
+			if s, err := q.session(); err != nil || s.server.Healthz(nil).Status == "ok" {
+				continue
+			}
 		}
 		q.log.Error("a write of the queue failed; it restarts when the disk has room")
 		q.swap(nil)
-		for wait := 100 * time.Millisecond; ; wait = min(2*wait, 5*time.Second) {
-			select {
-			case <-ctx.Done():
-				return
-			case <-time.After(wait):
-			}
-			if q.room() != nil {
-				continue
-			}
-			s, err := q.connect(ctx)
-			if err != nil {
-				q.log.Error("restart of the queue failed", "error", err)
-				continue
-			}
-			q.swap(s)
-			q.log.Info("the queue works again")
-			break
+		if !q.restart(ctx) {
+			return
 		}
+		q.log.Info("the queue works again")
 		select {
 		case <-q.broken: // of the session that is gone
 		default:
 		}
+	}
+}
+
+// restart opens the embedded server until that succeeds, or ctx ends.
+func (q *Queue) restart(ctx context.Context) bool {
+	for wait := 100 * time.Millisecond; ; wait = min(2*wait, 5*time.Second) {
+		pause(ctx, wait)
+		if ctx.Err() != nil {
+			return false
+		}
+		if q.room() != nil {
+			continue
+		}
+		s, err := q.connect(ctx)
+		if err != nil {
+			q.log.Error("restart of the queue failed", "error", err)
+			continue
+		}
+		q.swap(s)
+		return true
 	}
 }
 

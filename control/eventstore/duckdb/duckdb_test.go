@@ -34,11 +34,14 @@ const (
 )
 
 func TestMain(m *testing.M) {
-	duckdb.MergeOften()
 	if dir := os.Getenv(crashDir); dir != "" {
+		duckdb.MergeOften()
 		appendUntilKilled(dir, os.Getenv(crashFrom))
 	}
 	flag.Parse()
+	if flag.Lookup("test.bench").Value.String() == "" {
+		duckdb.MergeOften()
+	}
 	if f := flag.Lookup("rapid.checks"); f.Value.String() == f.DefValue {
 		_ = f.Value.Set("20") // each check opens files; more find no more
 	}
