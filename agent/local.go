@@ -239,9 +239,10 @@ func (l *local) WriteDiagnostics(_ context.Context, out io.Writer) error {
 		{"sensor.json", "the kernel sensor and its counters", l.sensorStatus()},
 		{"spool.json", "records that wait for the control plane", l.w.record.events.Stats()},
 	}
-	manifest := "Written by komainu " + Version + " at " + time.Now().UTC().Format(time.RFC3339) + ".\nNo keys, tokens or contents of scanned files are in it.\n\n"
+	var manifest strings.Builder
+	manifest.WriteString("Written by komainu " + Version + " at " + time.Now().UTC().Format(time.RFC3339) + ".\nNo keys, tokens or contents of scanned files are in it.\n\n")
 	for _, f := range files {
-		manifest += fmt.Sprintf("%-16s %s\n", f.name, f.what)
+		manifest.WriteString(fmt.Sprintf("%-16s %s\n", f.name, f.what))
 		w, err := z.Create(f.name)
 		if err != nil {
 			return err
@@ -256,7 +257,7 @@ func (l *local) WriteDiagnostics(_ context.Context, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	if _, err := io.WriteString(w, manifest); err != nil {
+	if _, err := io.WriteString(w, manifest.String()); err != nil {
 		return err
 	}
 	return z.Close()
