@@ -63,8 +63,8 @@ func (s *Stack) StartControl(ctx context.Context, port int) error {
 		return err
 	}
 	lines := &lineWatch{seen: make(chan string, 16)}
-	s.control = s.h.Supervise(ctx, "komainu-control", log, func(context.Context) *exec.Cmd {
-		cmd := exec.Command(filepath.Join(s.bin, "komainu-control"), "run", "--state", filepath.Join(s.dir, "control"), "--listen", fmt.Sprintf("127.0.0.1:%d", port))
+	s.control = s.h.Supervise(ctx, "komainu-control", log, func(ctx context.Context) *exec.Cmd {
+		cmd := exec.CommandContext(ctx, filepath.Join(s.bin, "komainu-control"), "run", "--state", filepath.Join(s.dir, "control"), "--listen", fmt.Sprintf("127.0.0.1:%d", port))
 		cmd.Stdout = lines
 		return cmd
 	})
@@ -108,11 +108,11 @@ func (s *Stack) StartAgent(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	s.agent = s.h.Supervise(ctx, "komainud", log, func(context.Context) *exec.Cmd {
-		return exec.Command(filepath.Join(s.bin, "komainud"), "run", "--state", filepath.Join(s.dir, "agent"))
+	s.agent = s.h.Supervise(ctx, "komainud", log, func(ctx context.Context) *exec.Cmd {
+		return exec.CommandContext(ctx, filepath.Join(s.bin, "komainud"), "run", "--state", filepath.Join(s.dir, "agent"))
 	})
 	return waitFor(ctx, startLimit, "the agent answers", func() (bool, error) {
-		_, err := s.CLI(ctx, "version")
+		_, err := s.CLI(ctx, "health", "--field", "app_version")
 		return err == nil, nil
 	})
 }

@@ -54,6 +54,9 @@ func up(ctx context.Context, h *House, args []string) error {
 		h.Say("stopping")
 	} else {
 		s.PrintLogs()
+		if s.Password != "" {
+			h.Say("the control plane's one-time password for admin is %s; it is not shown again", s.Password)
+		}
 	}
 	if closeErr := s.Close(); err == nil {
 		err = closeErr
