@@ -24,7 +24,8 @@ export async function open(browser, { language = 'en', theme = 'light', width = 
     if (localStorage.getItem('komainu.theme') === null) localStorage.setItem('komainu.theme', t)
   }, [language, theme])
   const page = await context.newPage()
-  page.setDefaultTimeout(10_000)
+  // Generous: the tests share their machine with builds.
+  page.setDefaultTimeout(30_000)
   const complaints = []
   page.on('pageerror', (e) => complaints.push(e.message))
   // An answer that refuses is in the console too, and wanted in some tests.

@@ -2,7 +2,7 @@
 // the browser complains about nothing. Pictures are left for people.
 import assert from 'node:assert/strict'
 import { join } from 'node:path'
-import { after, before, test } from 'node:test'
+import { after, before, describe, test } from 'node:test'
 import { launch, open, pictures, signIn, violations } from './browser.mjs'
 import { start } from './fixture/server.mjs'
 
@@ -62,39 +62,42 @@ async function visit(server, room, page, language, theme) {
   await look(page, room.name, language, theme)
 }
 
-for (const language of ['en', 'ja']) {
-  for (const theme of ['light', 'dark']) {
-    test(`every page, ${language}, ${theme}`, async (t) => {
-      const view = await open(browser, { language, theme })
-      const { page, complaints } = view
-      await t.test('sign-in', async () => {
-        await page.goto(full.url)
-        await page.getByTestId('signin-name').waitFor()
-        await look(page, 'signin', language, theme)
+// Each of the four has a context of its own, so they need not wait for each other.
+describe('languages and themes', { concurrency: 2 }, () => {
+  for (const language of ['en', 'ja']) {
+    for (const theme of ['light', 'dark']) {
+      test(`every page, ${language}, ${theme}`, async (t) => {
+        const view = await open(browser, { language, theme })
+        const { page, complaints } = view
+        await t.test('sign-in', async () => {
+          await page.goto(full.url)
+          await page.getByTestId('signin-name').waitFor()
+          await look(page, 'signin', language, theme)
+        })
+        await signIn(page, full.url)
+        await page.getByTestId('page-title').waitFor()
+        for (const room of rooms) await t.test(room.name, () => visit(full, room, page, language, theme))
+        await t.test('event panel', async () => {
+          await page.goto(`${full.url}/devices/d1?tab=timeline`)
+          await page.getByTestId('timeline-row').nth(3).getByRole('button').first().click()
+          await page.getByTestId('event-panel').waitFor()
+          await look(page, 'event-panel', language, theme)
+        })
+        await t.test('change plan', async () => {
+          await page.goto(`${full.url}/environments/e1`)
+          await page.getByTestId('change-plan').click()
+          await page.getByTestId('capability-row').first().waitFor()
+          await look(page, 'plan-dialog', language, theme)
+        })
+        await signIn(page, empty.url)
+        await page.getByTestId('home-protected').waitFor()
+        for (const room of bare) await t.test(room.name, () => visit(empty, room, page, language, theme))
+        assert.deepEqual(complaints, [])
+        await view.close()
       })
-      await signIn(page, full.url)
-      await page.getByTestId('page-title').waitFor()
-      for (const room of rooms) await t.test(room.name, () => visit(full, room, page, language, theme))
-      await t.test('event panel', async () => {
-        await page.goto(`${full.url}/devices/d1?tab=timeline`)
-        await page.getByTestId('timeline-row').nth(3).getByRole('button').first().click()
-        await page.getByTestId('event-panel').waitFor()
-        await look(page, 'event-panel', language, theme)
-      })
-      await t.test('change plan', async () => {
-        await page.goto(`${full.url}/environments/e1`)
-        await page.getByTestId('change-plan').click()
-        await page.getByTestId('plan-confirm').waitFor()
-        await look(page, 'plan-dialog', language, theme)
-      })
-      await signIn(page, empty.url)
-      await page.getByTestId('home-protected').waitFor()
-      for (const room of bare) await t.test(room.name, () => visit(empty, room, page, language, theme))
-      assert.deepEqual(complaints, [])
-      await view.close()
-    })
+    }
   }
-}
+})
 
 test('a narrow window', async () => {
   const view = await open(browser, { language: 'ja', width: 800, height: 900 })

@@ -36,7 +36,7 @@ export function useEventText(): (event: DeviceEvent) => string {
       case 'FileModified': return t('did.fileModified', { who, file })
       case 'FileDeleted': return t('did.fileDeleted', { who, file })
       case 'FileRenamed': return t('did.fileRenamed', { who, file, from: String(event.file?.previousPath ?? '') })
-      case 'SensitiveFileRead': return t('did.sensitiveRead', { who, file, kind: name('sensitivity', String(event.file?.sensitive ?? '')) })
+      case 'SensitiveFileRead': return !event.file?.sensitive ? event.summary : t('did.sensitiveRead', { who, file, kind: name('sensitivity', String(event.file?.sensitive ?? '')) })
       case 'ConnectionSuccess': return network ? t('did.connected', { who, address: remote(network), protocol: network.protocol ?? '' }) : event.summary
       case 'ConnectionFailed': return network ? t('did.notConnected', { who, address: remote(network), protocol: network.protocol ?? '' }) : event.summary
       case 'InboundConnectionAccepted': return network ? t('did.accepted', { who, address: remote(network), protocol: network.protocol ?? '' }) : event.summary

@@ -63,7 +63,7 @@ export function useFormat() {
     })
     const number = new Intl.NumberFormat(language)
     const relative = new Intl.RelativeTimeFormat(language, { numeric: 'auto' })
-    const list = new Intl.ListFormat(language, { type: 'unit' })
+    const list = new Intl.ListFormat(language, { type: language === 'ja' ? 'conjunction' : 'unit' })
     const valid = (time: string | undefined | null) => {
       const at = time ? new Date(time) : undefined
       // The zero time of the API's language means "never".

@@ -27,16 +27,16 @@ export default function Devices() {
   const list = usePaged(`devices ${q} ${health} ${environment}`, (page, signal) => listDevices({ q, health, environment, ...page }, signal), ['device', 'alert'])
 
   const columns: Column<Device>[] = [
-    { id: 'name', header: t('device.name'), min: 180, grow: 3, cell: (d) => <RouteLink to={`/devices/${d.id}`} title={d.name}>{d.name}</RouteLink> },
-    { id: 'os', header: t('device.os'), min: 170, grow: 2, cell: (d) => osOf(d) },
-    { id: 'health', header: t('device.sensorHealth'), min: 150, cell: (d) => <SensorHealth value={d.sensorHealth} testid="device-health" /> },
-    { id: 'onboarding', header: t('device.onboarding'), min: 120, cell: (d) => name('onboarding', d.onboardingStatus) },
-    { id: 'realTime', header: t('device.realTime'), min: 150, cell: (d) => <RealTime value={d.protection.realTime} testid="device-realtime" /> },
+    { id: 'name', header: t('device.name'), min: 170, grow: 3, cell: (d) => <RouteLink to={`/devices/${d.id}`} title={d.name}>{d.name}</RouteLink> },
+    { id: 'os', header: t('device.os'), min: 130, grow: 2, cell: (d) => osOf(d) },
+    { id: 'health', header: t('device.sensorHealth'), min: 130, cell: (d) => <SensorHealth value={d.sensorHealth} testid="device-health" /> },
+    { id: 'onboarding', header: t('device.onboarding'), min: 110, cell: (d) => name('onboarding', d.onboardingStatus) },
+    { id: 'realTime', header: t('device.realTime'), min: 130, cell: (d) => <RealTime value={d.protection.realTime} testid="device-realtime" /> },
     { id: 'risk', header: t('device.risk'), min: 120, cell: (d) => <Severity value={d.riskLevel} family="risk" /> },
-    { id: 'alerts', header: t('device.activeAlerts'), min: 110, cell: (d) => format.number(d.activeAlerts) },
-    { id: 'ip', header: t('device.ip'), min: 120, grow: 1, cell: (d) => (d.ipAddresses ?? []).join(', ') },
-    { id: 'agent', header: t('device.agentVersion'), min: 110, cell: (d) => d.agentVersion },
-    { id: 'seen', header: t('device.lastSeen'), min: 110, cell: (d) => <Ago time={d.lastSeen} /> },
+    { id: 'alerts', header: t('device.activeAlerts'), min: 80, cell: (d) => format.number(d.activeAlerts) },
+    { id: 'ip', header: t('device.ip'), min: 100, grow: 1, cell: (d) => (d.ipAddresses ?? []).join(', ') },
+    { id: 'agent', header: t('device.agentVersion'), min: 80, cell: (d) => d.agentVersion },
+    { id: 'seen', header: t('device.lastSeen'), min: 90, cell: (d) => <Ago time={d.lastSeen} /> },
   ]
   const filtered = q !== '' || health !== '' || environment !== ''
   return (

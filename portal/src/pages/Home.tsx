@@ -13,7 +13,7 @@ import { Failure, Loading } from '../ui/states'
 import { Table } from '../ui/Table'
 
 const useStyles = makeStyles({
-  tiles: { display: 'grid', gridTemplateColumns: 'repeat(auto-fit, minmax(200px, 1fr))', gap: tokens.spacingHorizontalL },
+  tiles: { display: 'grid', gridTemplateColumns: 'repeat(auto-fit, minmax(150px, 1fr))', gap: tokens.spacingHorizontalL },
   tile: {
     display: 'flex', flexDirection: 'column', gap: tokens.spacingVerticalXS, padding: '16px 20px', textDecoration: 'none',
     backgroundColor: tokens.colorNeutralBackground1, color: tokens.colorNeutralForeground1,

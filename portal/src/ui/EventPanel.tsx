@@ -5,7 +5,7 @@ import type { ReactNode } from 'react'
 import { useTranslation } from 'react-i18next'
 import type { DeviceEvent, FileInfo } from '../api/types'
 import { useEventText } from '../i18n/eventText'
-import { useFormat, useName } from '../i18n/names'
+import { useFormat, useName, type Family } from '../i18n/names'
 import { Facts } from './Facts'
 import { Moment } from './marks'
 import { ProcessFacts } from './ProcessFacts'
@@ -36,11 +36,15 @@ export function sha256Of(file: FileInfo | undefined | null): string {
   return file?.sha256 || file?.hashes?.sha256 || ''
 }
 
-/** What has no words of its own is shown by its field name. */
-function plainFacts(fields: Record<string, unknown> | undefined, without: string[]) {
-  return Object.entries(fields ?? {})
+/** Values that have names in the reader's language, by their field. */
+const valueNames: Record<string, Family> = { action: 'threatState', direction: 'direction', sensitive: 'sensitivity' }
+
+/** The fields of a part of an event; one that nobody named is shown by its field name. */
+function useFieldFacts() {
+  const name = useName()
+  return (fields: Record<string, unknown> | undefined, without: string[]) => Object.entries(fields ?? {})
     .filter(([key, value]) => !without.includes(key) && ['string', 'number', 'boolean'].includes(typeof value) && value !== '')
-    .map(([label, value]) => ({ label, value: String(value) }))
+    .map(([key, value]) => ({ label: name('eventField', key), value: valueNames[key] ? name(valueNames[key], String(value)) : String(value) }))
 }
 
 export function EventPanel({ event, close }: { event: DeviceEvent | undefined; close: () => void }) {
@@ -49,6 +53,7 @@ export function EventPanel({ event, close }: { event: DeviceEvent | undefined; c
   const name = useName()
   const format = useFormat()
   const text = useEventText()
+  const fieldFacts = useFieldFacts()
   return (
     <OverlayDrawer position="end" size="medium" open={event !== undefined} onOpenChange={(_, d) => !d.open && close()} data-testid="event-panel" aria-label={event && name('action', event.action)}>
       {event && (
@@ -75,14 +80,14 @@ export function EventPanel({ event, close }: { event: DeviceEvent | undefined; c
                     { label: t('file.path'), value: event.file.path },
                     { label: t('file.size'), value: event.file.size === undefined ? undefined : t('file.bytes', { count: event.file.size, number: format.number(event.file.size) }) },
                     { label: t('file.sha256'), value: sha256Of(event.file) },
-                    ...plainFacts(event.file, ['path', 'size', 'sha256']),
+                    ...fieldFacts(event.file, ['path', 'name', 'size', 'sha256']),
                   ]}
                   />
                 </Part>
               )}
-              {event.network && <Part title={t('event.network')}><Facts facts={plainFacts(event.network, [])} /></Part>}
-              {event.threat && <Part title={t('event.threat')}><Facts facts={plainFacts(event.threat, [])} /></Part>}
-              {event.fields && Object.keys(event.fields).length > 0 && <Part title={t('event.more')}><Facts facts={plainFacts(event.fields, [])} /></Part>}
+              {event.network && <Part title={t('event.network')}><Facts facts={fieldFacts(event.network, [])} /></Part>}
+              {event.threat && <Part title={t('event.threat')}><Facts facts={fieldFacts(event.threat, [])} /></Part>}
+              {event.fields && Object.keys(event.fields).length > 0 && <Part title={t('event.more')}><Facts facts={fieldFacts(event.fields, [])} /></Part>}
               <details>
                 <summary className={styles.summary}>{t('event.raw')}</summary>
                 <pre className={styles.raw} data-testid="event-raw">{JSON.stringify(event, null, 2)}</pre>

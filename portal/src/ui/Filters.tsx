@@ -5,6 +5,7 @@ import { useSearchParams } from 'react-router'
 const useStyles = makeStyles({
   bar: { display: 'flex', flexWrap: 'wrap', alignItems: 'center', gap: tokens.spacingHorizontalM },
   choice: { display: 'flex', alignItems: 'center', gap: tokens.spacingHorizontalS },
+  search: { width: '300px', maxWidth: '100%' },
   count: { marginLeft: 'auto', color: tokens.colorNeutralForeground3 },
 })
 
@@ -32,6 +33,7 @@ export function useFilter(name: string): [string, (value: string) => void] {
 
 /** A search that waits until the person stops typing. */
 export function SearchFilter({ label, value, set, testid }: { label: string; value: string; set: (value: string) => void; testid?: string }) {
+  const styles = useStyles()
   const [text, setText] = useState(value)
   useEffect(() => setText(value), [value])
   useEffect(() => {
@@ -41,6 +43,7 @@ export function SearchFilter({ label, value, set, testid }: { label: string; val
   })
   return (
     <SearchBox
+      className={styles.search}
       placeholder={label} aria-label={label} value={text} onChange={(_, d) => setText(d.value)}
       input={{ 'data-testid': testid } as object}
     />

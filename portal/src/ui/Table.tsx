@@ -83,7 +83,7 @@ export function Table<T>({ label, columns, items, rowId, rowTestid, total, more,
       <div role="table" aria-label={label} aria-rowcount={(total ?? items.length) + 1} style={{ minWidth }}>
         <div role="rowgroup" className={styles.head}>
           <div role="row" aria-rowindex={1} className={styles.row} style={{ gridTemplateColumns }}>
-            {columns.map((c) => <div key={c.id} role="columnheader" className={mergeClasses(styles.cell, styles.headCell)}>{c.header}</div>)}
+            {columns.map((c) => <div key={c.id} role="columnheader" title={c.header} className={mergeClasses(styles.cell, styles.headCell)}>{c.header}</div>)}
           </div>
         </div>
         <div role="rowgroup" style={{ height: virtual.getTotalSize(), position: 'relative' }}>

@@ -1,0 +1,323 @@
+// What people do in the portal, from the first sign-in on.
+import assert from 'node:assert/strict'
+import { after, afterEach, before, beforeEach, test } from 'node:test'
+import { launch, open, signIn } from './browser.mjs'
+import { password, start } from './fixture/server.mjs'
+
+let browser
+before(async () => {
+  browser = await launch()
+})
+after(() => browser.close())
+
+let server
+let view
+let page
+async function begin(options, look) {
+  server = await start(options)
+  view = await open(browser, look)
+  page = view.page
+}
+beforeEach(() => {
+  server = view = page = undefined
+})
+afterEach(async () => {
+  const complaints = view?.complaints ?? []
+  await view?.close()
+  await server?.close()
+  assert.deepEqual(complaints, [])
+})
+
+const at = (id) => page.getByTestId(id)
+const text = (id) => at(id).first().innerText()
+
+/** Signs in and waits for the first page. */
+async function enter() {
+  await signIn(page, server.url)
+  await at('home-protected').waitFor()
+}
+
+test('first sign-in: wrong password, one-time password, own password', async () => {
+  await begin({ mustChangePassword: true })
+  await page.goto(`${server.url}/devices/d1?tab=timeline`)
+  await at('signin-name').fill('admin')
+  await at('signin-password').fill('wrong')
+  await at('signin-submit').click()
+  assert.match(await text('signin-error'), /wrong/)
+  await at('signin-password').fill(password)
+  await at('signin-submit').click()
+  await at('password-current').fill(password)
+  await at('password-new').fill('short')
+  await at('password-repeat').fill('short')
+  await at('password-submit').click()
+  await page.getByText('too short').waitFor()
+  await at('password-new').fill('a much longer passphrase')
+  await at('password-repeat').fill('a much longer passphrasE')
+  await at('password-submit').click()
+  assert.equal(server.state.mustChangePassword, true, 'nothing is sent while the entries differ')
+  await at('password-repeat').fill('a much longer passphrase')
+  await at('password-submit').click()
+  // The way leads back to where the person wanted to go.
+  await at('timeline-row').first().waitFor()
+  assert.equal(new URL(page.url()).pathname, '/devices/d1')
+  await at('user-menu').click()
+  await at('sign-out').click()
+  await at('signin-name').waitFor()
+  assert.equal(server.state.sessions.size, 0)
+})
+
+test('a redirect after sign-in stays within the portal', async () => {
+  await begin()
+  await page.goto(`${server.url}/signin?to=${encodeURIComponent('//elsewhere.example/')}`)
+  await at('signin-name').fill('admin')
+  await at('signin-password').fill(password)
+  await at('signin-submit').click()
+  await at('home-protected').waitFor()
+  assert.equal(page.url(), `${server.url}/`)
+})
+
+test('language and theme are chosen before sign-in and kept', async () => {
+  await begin()
+  await page.goto(server.url)
+  await at('preference-menu').click()
+  await at('language-ja').click()
+  await page.getByRole('heading', { name: 'サインイン' }).waitFor()
+  await page.keyboard.press('Escape')
+  await at('preference-menu').click()
+  await at('theme-dark').click()
+  await page.keyboard.press('Escape')
+  await page.reload()
+  await page.getByRole('heading', { name: 'サインイン' }).waitFor()
+  assert.equal(await page.evaluate(() => document.documentElement.style.colorScheme), 'dark')
+  await enter()
+  assert.equal(await text('page-title'), 'ホーム')
+})
+
+test('keyboard: skip link, then the content', async () => {
+  await begin()
+  await enter()
+  await page.reload()
+  await at('home-protected').waitFor()
+  await page.keyboard.press('Tab')
+  assert.equal(await page.evaluate(() => document.activeElement.getAttribute('href')), '#content')
+  await page.keyboard.press('Enter')
+  assert.equal(await page.evaluate(() => document.activeElement.id), 'content')
+})
+
+test('home leads to what its numbers count', async () => {
+  await begin()
+  await enter()
+  for (const [id, path] of [['home-protected', '/devices'], ['home-unprotected', '/devices'], ['home-incidents', '/incidents']]) {
+    await page.goto(server.url)
+    await at(id).click()
+    await at('page-title').waitFor()
+    assert.equal(new URL(page.url()).pathname, path)
+  }
+})
+
+test('plan: on starts as P2, P1 compared and chosen, settings, saved', async () => {
+  await begin({ plan: { servers: false, tier: 'P1' } })
+  await enter()
+  await at('nav-environments').click()
+  await at('environment-row').first().getByRole('link').first().click()
+  assert.equal(await at('plan-switch').isChecked(), false)
+  assert.ok(await at('setting-endpoint_protection').isDisabled())
+  assert.match(await text('setting-endpoint_protection-reason'), /plan/i)
+  await at('plan-switch').click()
+  assert.equal(await text('plan-tier'), 'P2')
+  assert.ok(await at('setting-endpoint_protection').isChecked(), 'endpoint protection is on by default')
+  assert.ok(await at('setting-file_integrity_monitoring').isEnabled())
+  assert.ok(await at('setting-vulnerability_assessment').isDisabled())
+  assert.match(await text('setting-vulnerability_assessment-reason'), /Not available in this version/)
+
+  await at('change-plan').click()
+  await at('plan-dialog').waitFor()
+  await at('capability-row').first().waitFor()
+  assert.equal(await at('capability-row').count(), 6)
+  await at('plan-choose-P1').check()
+  await at('plan-confirm').click()
+  await at('plan-dialog').waitFor({ state: 'detached' })
+  assert.equal(await text('plan-tier'), 'P1')
+  assert.ok(await at('setting-file_integrity_monitoring').isDisabled())
+  assert.match(await text('setting-file_integrity_monitoring-reason'), /Requires P2/)
+
+  // A page with changes is not left without a question.
+  await at('nav-home').click()
+  await at('leave-dialog').waitFor()
+  await at('leave-stay').click()
+  assert.equal(await text('plan-tier'), 'P1')
+
+  await at('plan-save').click()
+  await at('toast').waitFor()
+  assert.match(await text('toast'), /saved/i)
+  const box = await at('toast').boundingBox()
+  assert.ok(box.x > 720 && box.y < 200, 'the message is at the top right')
+  assert.deepEqual([server.state.plan.servers, server.state.plan.tier, server.state.plan.chosen.endpoint_protection], [true, 'P1', true])
+  await at('nav-home').click()
+  await at('home-protected').waitFor()
+})
+
+test('plan: a change by somebody else is not overwritten', async () => {
+  await begin()
+  await enter()
+  await page.goto(`${server.url}/environments/e1`)
+  await at('setting-endpoint_protection').click()
+  server.state.plan.version += 1
+  server.state.plan.tier = 'P1'
+  await at('plan-save').click()
+  await at('plan-conflict').waitFor()
+  assert.equal(server.state.plan.tier, 'P1')
+  await at('plan-reload').click()
+  await page.getByTestId('plan-tier').filter({ hasText: 'P1' }).waitFor()
+  assert.ok(await at('setting-endpoint_protection').isChecked(), 'the draft is gone')
+})
+
+test('plan: a reader sees it and changes nothing', async () => {
+  await begin({ role: 'reader' })
+  await enter()
+  await page.goto(`${server.url}/environments/e1`)
+  await at('plan-switch').waitFor()
+  for (const id of ['plan-switch', 'change-plan', 'setting-endpoint_protection', 'token-create']) assert.ok(await at(id).isDisabled(), id)
+})
+
+test('join token: shown once with its command, then revoked', async () => {
+  await begin()
+  await enter()
+  await page.goto(`${server.url}/environments/e1`)
+  await at('token-create').click()
+  await at('token-create-confirm').click()
+  const token = await text('token-value')
+  const command = await text('token-command')
+  assert.match(token, /^kmj1\./)
+  assert.equal(command, `sudo komainu enrol --token ${token}`)
+  await page.getByRole('button', { name: /^Copy/ }).first().click()
+  assert.equal(await page.evaluate(() => navigator.clipboard.readText()), command)
+  await at('token-done').click()
+  await at('token-row').waitFor()
+  assert.equal(await page.getByText(token).count(), 0, 'it is shown once')
+  await at('token-revoke').click()
+  await at('confirm').click()
+  await at('toast').waitFor()
+  assert.equal(server.state.tokens[0].revoked, true)
+})
+
+test('devices: ten thousand, searched, filtered, scrolled', async () => {
+  await begin({ devices: 10_000 })
+  await enter()
+  await at('nav-devices').click()
+  await at('device-row').first().waitFor()
+  assert.ok(await at('device-row').count() < 80, 'only rows in sight are made')
+  assert.match(await page.getByRole('table').getAttribute('aria-rowcount'), /^10001$/)
+  const before = server.state.requests.filter((r) => r.includes('/devices?')).length
+  const table = page.getByRole('group', { name: 'Devices' })
+  await table.evaluate((e) => e.scrollTo(0, 3800))
+  await page.getByText('web-0102.example.net').waitFor()
+  assert.ok(server.state.requests.filter((r) => r.includes('/devices?')).length > before, 'further pages come when they are wanted')
+  await at('device-search').fill('web-0777')
+  await page.getByText('web-0777.example.net').waitFor()
+  assert.equal(await at('device-row').count(), 1)
+  assert.match(page.url(), /q=web-0777/)
+  await at('device-search').fill('no such device')
+  await at('empty').waitFor()
+  await at('device-search').fill('')
+  await page.getByLabel('Sensor health').selectOption('Misconfigured')
+  await page.getByText('build-07.example.net').waitFor()
+  await page.waitForFunction(() => document.querySelectorAll('[data-testid=device-row]').length === 1)
+  assert.equal(await text('device-health'), 'Misconfigured')
+  assert.equal(await text('device-realtime'), 'Off')
+  await page.getByText('build-07.example.net').click()
+  assert.equal(await text('device-name'), 'build-07.example.net')
+})
+
+test('device: the agent like an extension, and its report', async () => {
+  await begin()
+  await enter()
+  await page.goto(`${server.url}/devices/d1`)
+  assert.equal(await text('extension-name'), 'Komainu.Linux')
+  assert.equal(await text('extension-version'), '0.1.0')
+  assert.equal(await text('extension-state'), 'Provisioning succeeded')
+  await page.goto(`${server.url}/devices/d2`)
+  await page.getByText('fanotify permission events are not available').waitFor()
+  await page.getByText("run the agent as root in the host's own namespaces").waitFor()
+  await at('tab-agent').click()
+  await page.getByText('real_time_protection_subsystem').waitFor()
+  assert.match(page.url(), /tab=agent/)
+})
+
+test('timeline: older events on scroll, filter, details with raw data', async () => {
+  await begin()
+  await enter()
+  await page.goto(`${server.url}/devices/d1?tab=timeline`)
+  await at('timeline-row').first().waitFor()
+  const rows = page.getByRole('group', { name: 'Timeline' })
+  await rows.evaluate((e) => e.scrollTo(0, e.scrollHeight))
+  await page.waitForFunction(() => document.querySelector('[role=group] [role=table]').parentElement.scrollHeight > 7000)
+  await at('timeline-search').fill('EICAR')
+  await page.waitForFunction(() => [...document.querySelectorAll('[data-testid=timeline-row]')].every((row) => row.textContent.includes('EICAR')))
+  await at('timeline-row').first().getByRole('button').first().click()
+  await at('event-panel').waitFor()
+  await at('event-panel').getByText('Raw').click()
+  assert.equal(JSON.parse(await at('event-raw').innerText()).action, 'AntivirusDetection')
+  await page.keyboard.press('Escape')
+  await at('event-panel').waitFor({ state: 'detached' })
+})
+
+test('incident to alert: tree from the root, evidence, status', async () => {
+  await begin({}, { language: 'ja' })
+  await enter()
+  await at('nav-incidents').click()
+  await page.getByTestId('incident-title').filter({ hasText: "'EICAR_Test_File'" }).waitFor()
+  assert.equal(await page.getByTestId('incident-title').filter({ hasText: "'EICAR_Test_File'" }).innerText(), "マルウェア 'EICAR_Test_File' が防止されました (1 つのエンドポイント)")
+  await page.getByTestId('incident-title').filter({ hasText: '機密データ' }).click()
+  await at('alert-row').first().waitFor()
+  await at('alert-title').filter({ hasText: '機密データを含むファイルの列挙' }).click()
+  await at('process-tree').waitFor()
+  const nodes = await at('process-node').allInnerTexts()
+  assert.equal(nodes.length, 6)
+  assert.match(nodes[0], /systemd/)
+  assert.match(nodes[4], /cat[\s\S]*\/home\/deploy\/\.ssh\/id_ed25519/)
+  assert.equal(await text('alert-severity'), '低')
+  assert.equal(await at('evidence-row').count(), 4)
+  assert.match((await at('evidence-row').allInnerTexts()).join(' '), /27272727/)
+  await page.getByLabel('状態').selectOption('Resolved')
+  await at('toast').waitFor()
+  assert.equal(server.state.alerts[1].status, 'Resolved')
+})
+
+test('pages follow what happens, with the stream and without it', async () => {
+  await begin()
+  await enter()
+  await page.goto(`${server.url}/alerts`)
+  await at('alert-row').first().waitFor()
+  const add = (id, title) => server.state.alerts.unshift({ ...server.state.alerts[0], id, title })
+  add('a90', "'First_Threat' malware was detected")
+  server.push('alert', 'a90')
+  await page.getByText("'First_Threat' malware was detected").waitFor({ timeout: 3_000 })
+  server.state.streamOff = true
+  for (const stream of server.state.streams) stream.destroy()
+  add('a91', "'Second_Threat' malware was detected")
+  await page.getByText("'Second_Threat' malware was detected").waitFor({ timeout: 14_000 })
+})
+
+test('a control plane that fails says so, and the page can try again', async () => {
+  await begin()
+  await enter()
+  server.state.failures.push([/GET \/api\/v1\/alerts/, 503, 'unavailable', 'the event store is starting'])
+  await at('nav-alerts').click()
+  await at('failure').waitFor()
+  assert.match(await at('failure').innerText(), /event store is starting/)
+  server.state.failures.length = 0
+  await at('failure').getByRole('button').click()
+  await at('alert-row').first().waitFor()
+})
+
+test('a session that ended leads to sign-in and back', async () => {
+  await begin()
+  await enter()
+  server.state.sessions.clear()
+  await at('nav-incidents').click()
+  await at('signin-name').fill('admin')
+  await at('signin-password').fill(password)
+  await at('signin-submit').click()
+  await at('incident-row').first().waitFor()
+})
