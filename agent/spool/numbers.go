@@ -6,10 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math"
 	"os"
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"komainu/event"
@@ -19,7 +21,8 @@ import (
 // Numbers gives events their identity: a new epoch at every start and a
 // sequence per source within it. It is safe for concurrent use.
 type Numbers struct {
-	epoch event.Epoch
+	epoch   event.Epoch
+	unnoted error
 
 	mu   sync.Mutex
 	last map[event.Source]uint64
@@ -29,20 +32,32 @@ type Numbers struct {
 // numbered. An epoch is the time in milliseconds and twenty random bits, and
 // greater than the one noted: state that was rolled back, or a clock that
 // went back, gives none again.
+//
+// A disk that is full or read-only is no reason to protect nothing: the epoch
+// is then not noted, which Unnoted tells, and only a clock that goes back
+// before the next start could give it again, once in a million times.
 func OpenNumbers(file string) (*Numbers, error) {
 	epoch := uint64(time.Now().UnixMilli())<<20 | random20()
 	text, err := os.ReadFile(file)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("read epoch: %w", err)
 	}
-	if last, err := strconv.ParseUint(strings.TrimSpace(string(text)), 10, 64); err == nil && last >= epoch {
+	if last, err := strconv.ParseUint(strings.TrimSpace(string(text)), 10, 64); err == nil && last >= epoch && last < math.MaxUint64 {
 		epoch = last + 1
 	}
-	if err := atomicfile.Write(file, []byte(strconv.FormatUint(epoch, 10)+"\n"), 0o600); err != nil {
+	n := &Numbers{epoch: event.Epoch(epoch), last: map[event.Source]uint64{}}
+	err = atomicfile.Write(file, []byte(strconv.FormatUint(epoch, 10)+"\n"), 0o600)
+	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EROFS) || errors.Is(err, syscall.EDQUOT) {
+		n.unnoted, err = err, nil
+	}
+	if err != nil {
 		return nil, fmt.Errorf("note epoch: %w", err)
 	}
-	return &Numbers{epoch: event.Epoch(epoch), last: map[event.Source]uint64{}}, nil
+	return n, nil
 }
+
+// Unnoted returns why the epoch could not be noted, nil when it is.
+func (n *Numbers) Unnoted() error { return n.unnoted }
 
 // Epoch returns the epoch of this start.
 func (n *Numbers) Epoch() event.Epoch { return n.epoch }

@@ -3,7 +3,9 @@ package spool
 import (
 	"bufio"
 	"context"
+	"errors"
 	"io"
+	"io/fs"
 	"os"
 )
 
@@ -55,52 +57,85 @@ func (s *Spool) tryNext(after uint64, maxBytes int) (Batch, <-chan struct{}, err
 	defer s.mu.Unlock()
 	from := max(after, s.acked) + 1
 	for _, g := range s.segments {
-		if g.next() <= from {
-			continue
+		for g.next() > from {
+			from = max(from, g.first)
+			b, err := s.readSegment(g, from, maxBytes)
+			if err != nil || len(b.Records) > 0 {
+				return b, nil, err
+			}
+			if s.cursor.segment != g {
+				break // the rest of it is lost
+			}
+			from = s.cursor.pos // behind damaged records
 		}
-		b, err := s.readSegment(g, max(from, g.first), maxBytes)
-		if err != nil || len(b.Records) > 0 {
-			return b, nil, err
-		}
-		from = g.next() // damaged since it was scanned: go on behind it
 	}
 	return s.readWaiting(from, maxBytes), s.more, nil
 }
 
+// readSegment returns the consecutive records that can be read from a
+// position on. An empty batch with the cursor still in the segment says that
+// there is damage up to the cursor, without it that there is nothing more.
 func (s *Spool) readSegment(g *segment, from uint64, maxBytes int) (Batch, error) {
 	if s.cursor.segment != g || s.cursor.pos > from {
-		s.cursor.close()
-		f, err := os.Open(g.name)
-		if err != nil {
-			return Batch{}, err
-		}
-		r := bufio.NewReaderSize(f, 64<<10)
-		s.cursor = cursor{segment: g, file: f, reader: r, pos: g.first}
-		if _, err := f.Seek(headerSize, io.SeekStart); err != nil {
-			s.cursor.close()
+		if err := s.seek(g); err != nil || s.cursor.segment != g {
 			return Batch{}, err
 		}
 	}
 	b := Batch{First: from}
 	for size := 0; s.cursor.pos < g.next() && (size < maxBytes || len(b.Records) == 0); {
 		_, data, err := readRecord(s.cursor.reader)
-		if err != nil {
-			// Damage that came after the scan: the rest of the segment is lost.
-			s.cursor.close()
-			s.lost[0] += g.next() - max(from, b.First+uint64(len(b.Records)))
+		damaged := err != nil
+		if damaged && data == nil {
+			s.cutShort(g, s.cursor.pos)
 			return b, nil
 		}
-		if s.cursor.pos >= from {
-			if len(b.Records) > 0 && size+len(data) > maxBytes {
-				s.cursor.close() // the record that does not fit is read again
-				return b, nil
-			}
-			b.Records = append(b.Records, data)
-			size += len(data)
+		if s.cursor.pos < from {
+			s.cursor.pos++
+			continue
+		}
+		if len(b.Records) > 0 && (damaged || size+len(data) > maxBytes) {
+			s.cursor.close() // what ends the batch is read again
+			return b, nil
+		}
+		if damaged && g.hole(s.cursor.pos) {
+			s.lost[0]++
 		}
 		s.cursor.pos++
+		if damaged {
+			return Batch{}, nil
+		}
+		b.Records = append(b.Records, data)
+		size += len(data)
 	}
 	return b, nil
+}
+
+// seek puts the cursor at the beginning of a segment. A segment whose file is
+// gone is lost.
+func (s *Spool) seek(g *segment) error {
+	s.cursor.close()
+	f, err := os.Open(g.name)
+	if errors.Is(err, fs.ErrNotExist) {
+		s.cutShort(g, g.first)
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if _, err := f.Seek(headerSize, io.SeekStart); err != nil {
+		return errors.Join(err, f.Close())
+	}
+	s.cursor = cursor{segment: g, file: f, reader: bufio.NewReaderSize(f, 64<<10), pos: g.first}
+	return nil
+}
+
+// cutShort gives up the records of a segment from a position on: damage that
+// came after the spool was opened. They are counted once.
+func (s *Spool) cutShort(g *segment, at uint64) {
+	s.cursor.close()
+	s.lost[0] += g.next() - at
+	g.count = at - g.first
+	g.kinds = [kinds]uint64{0: g.count} // which of them are left is not known
 }
 
 // readWaiting reads from memory what the disk did not take.

@@ -34,13 +34,25 @@ func checksum(b []byte) uint32 { return crc32.Checksum(b, castagnoli) }
 // segment is a file of consecutive records.
 type segment struct {
 	name  string
-	first uint64 // position of the first record
-	count uint64
-	size  int64 // bytes that are good
+	first uint64          // position of the first record
+	count uint64          // positions in the file
+	lost  uint64          // records that were found damaged when it was opened
+	holes map[uint64]bool // positions of damaged records between good ones
+	size  int64           // bytes that are used
 	kinds [kinds]uint64
 }
 
 func (g *segment) next() uint64 { return g.first + g.count }
+
+// hole notes a damaged record and reports whether it is news.
+func (g *segment) hole(pos uint64) bool {
+	if g.holes == nil {
+		g.holes = map[uint64]bool{}
+	}
+	news := !g.holes[pos]
+	g.holes[pos] = true
+	return news
+}
 
 func segmentName(dir string, first uint64) string {
 	return filepath.Join(dir, fmt.Sprintf("%016x%s", first, suffix))
@@ -74,38 +86,50 @@ var errEmptySegment = errors.New("segment without a record")
 // errDamaged says that a record is not whole.
 var errDamaged = errors.New("damaged record")
 
-// scanSegment reads a segment to learn what is good in it. Of the last
-// segment the damaged tail is cut off, so that it can be told from damage
-// that happens later.
+// scanSegment reads a segment to learn what is good in it. A damaged record is
+// passed over when the next one is good; otherwise the rest of the segment is
+// lost, and cut off if it is the last segment, where a power cut leaves that.
 func scanSegment(name string, last bool) (*segment, error) {
 	f, err := os.OpenFile(name, os.O_RDWR, 0)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
 	r := bufio.NewReaderSize(f, 64<<10)
 	g := &segment{name: name, size: headerSize}
 	if g.first, err = readHeader(r); err != nil {
 		return nil, err
 	}
-	for {
+	for g.size < info.Size() {
 		kind, data, err := readRecord(r)
-		if err != nil {
-			break // io.EOF or damage: the rest is not usable
+		end := g.size + recordHeader + int64(len(data))
+		switch {
+		case err == nil:
+			g.kinds[kind]++
+		case data != nil && (end == info.Size() || isRecord(f, end)):
+			g.hole(g.next())
+			g.lost++
+		case last:
+			// How many records were cut off is not known; it was one at least.
+			g.lost++
+			return g, f.Truncate(g.size)
+		default:
+			return g, nil // the first position of the next segment tells how many
 		}
 		g.count++
-		g.kinds[kind]++
-		g.size += recordHeader + int64(len(data))
-	}
-	if g.count == 0 {
-		return nil, errEmptySegment
-	}
-	if last {
-		if err := f.Truncate(g.size); err != nil {
-			return nil, err
-		}
+		g.size = end
 	}
 	return g, nil
+}
+
+// isRecord reports whether a good record begins at an offset.
+func isRecord(f *os.File, at int64) bool {
+	_, _, err := readRecord(io.NewSectionReader(f, at, recordHeader+MaxRecord))
+	return err == nil
 }
 
 func readHeader(r io.Reader) (first uint64, err error) {
@@ -120,7 +144,8 @@ func readHeader(r io.Reader) (first uint64, err error) {
 }
 
 // readRecord returns io.EOF at the end and errDamaged for a record that is
-// not whole.
+// not whole. Of one that is there but does not match its check sum it returns
+// the data too.
 func readRecord(r io.Reader) (Kind, []byte, error) {
 	var h [recordHeader]byte
 	if _, err := io.ReadFull(r, h[:]); err != nil {
@@ -130,15 +155,15 @@ func readRecord(r io.Reader) (Kind, []byte, error) {
 		return 0, nil, errDamaged
 	}
 	n := binary.LittleEndian.Uint32(h[:])
-	if n > MaxRecord || h[8] >= kinds {
+	if n > MaxRecord {
 		return 0, nil, errDamaged
 	}
 	data := make([]byte, n)
 	if _, err := io.ReadFull(r, data); err != nil {
 		return 0, nil, errDamaged
 	}
-	if crc32.Update(checksum(h[8:9]), castagnoli, data) != binary.LittleEndian.Uint32(h[4:]) {
-		return 0, nil, errDamaged
+	if h[8] >= kinds || crc32.Update(checksum(h[8:9]), castagnoli, data) != binary.LittleEndian.Uint32(h[4:]) {
+		return 0, data, errDamaged
 	}
 	return Kind(h[8]), data, nil
 }

@@ -5,11 +5,13 @@
 // record is written when Append returns, so a killed process loses none; it is
 // flushed by Sync, so a power cut loses at most what came after the last one.
 // Delivery is at least once: after a crash the last acknowledged records may
-// be read again, with the same positions.
+// be read again, with the same positions. DESIGN.md says why it is built this
+// way.
 //
 // A spool is bounded. When it is full the oldest segment is dropped, and when
 // the disk is full records wait in a bounded memory; what is dropped is
-// counted by kind and returned by Lost. Append never waits for space.
+// counted by kind and returned by Lost. Append waits neither for space nor for
+// a flush.
 //
 // A Spool is safe for concurrent use by several appenders and one reader.
 package spool
@@ -23,6 +25,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"syscall"
 	"time"
 
 	"komainu/fault"
@@ -51,13 +54,19 @@ type Spool struct {
 	limits Limits
 	stream uint64
 
+	// flushing is held by what waits for the disk. It is taken before mu, and
+	// mu is not held while the disk works.
+	flushing sync.Mutex
+	ackSaved uint64 // of the state file; guarded by flushing
+
 	mu       sync.Mutex
-	segments []*segment // oldest first; the last one is written to
-	active   *os.File
-	next     uint64 // position of the next record
-	acked    uint64 // everything up to here is safe
-	ackSaved uint64
-	dirty    bool // written since the last Sync
+	segments []*segment // oldest first
+	active   *os.File   // of the last segment; nil when the next record begins one
+	rolled   []*os.File // of segments before it that no Sync has flushed
+	created  bool       // a segment was made since the folder was flushed
+	next     uint64     // position of the next record
+	acked    uint64     // everything up to here is safe
+	dirty    bool       // written since the last Sync
 	waiting  []record
 	waitSize int64
 	lost     [kinds]uint64
@@ -123,11 +132,22 @@ func (s *Spool) load() error {
 		if n := len(s.segments); n > 0 {
 			s.countGap(s.segments[n-1].next(), g.first)
 		}
+		s.lost[0] += g.lost
+		if g.count == 0 {
+			if err := os.Remove(name); err != nil {
+				return err
+			}
+			continue
+		}
 		s.segments = append(s.segments, g)
 		s.next = g.next()
 	}
 	s.acked = max(s.acked, s.firstKept()-1)
-	return s.dropAcked()
+	// A power cut can take records that are acknowledged already. Their
+	// positions are used: a record that got one again would count as
+	// acknowledged.
+	s.next = max(s.next, s.acked+1)
+	return nil
 }
 
 // countGap counts records that damage has taken.
@@ -183,21 +203,19 @@ func (s *Spool) keep(r record) {
 // write puts a record at the end of the active segment, or leaves the segment
 // as it was.
 func (s *Spool) write(r record) error {
-	if err := s.openActive(r.pos); err != nil {
-		return err
+	// A gap (records dropped from memory, or damaged) starts a new segment, so
+	// that positions within a segment stay consecutive.
+	if s.active != nil && s.segments[len(s.segments)-1].next() != r.pos {
+		s.roll()
+	}
+	if s.active == nil {
+		g, f, err := createSegment(s.dir, r.pos)
+		if err != nil {
+			return err
+		}
+		s.active, s.segments, s.created = f, append(s.segments, g), true
 	}
 	g := s.segments[len(s.segments)-1]
-	// A gap (records dropped from memory) starts a new segment, so that
-	// positions within a segment stay consecutive.
-	if g.next() != r.pos {
-		if err := s.closeActive(); err != nil {
-			return err
-		}
-		if err := s.openActive(r.pos); err != nil {
-			return err
-		}
-		g = s.segments[len(s.segments)-1]
-	}
 	buf := appendRecord(nil, r.kind, r.data)
 	if _, err := s.active.WriteAt(buf, g.size); err != nil {
 		// Cut off what was written in part; if that fails too, the check sum
@@ -210,33 +228,25 @@ func (s *Spool) write(r record) error {
 	g.kinds[r.kind]++
 	s.dirty = true
 	if g.size >= s.limits.Segment {
-		if err := s.closeActive(); err != nil {
-			return err
-		}
+		s.roll()
 	}
 	s.dropOldest()
 	return nil
 }
 
-func (s *Spool) openActive(first uint64) error {
-	if s.active != nil {
-		return nil
-	}
-	g, f, err := createSegment(s.dir, first)
-	if err != nil {
-		return err
-	}
-	s.active, s.segments = f, append(s.segments, g)
-	return nil
-}
+// maxRolled bounds the files that wait for Sync to flush and close them.
+const maxRolled = 32
 
-func (s *Spool) closeActive() error {
-	if s.active == nil {
-		return nil
-	}
-	err := errors.Join(s.active.Sync(), s.active.Close())
+// roll ends the active segment. Sync flushes it.
+func (s *Spool) roll() {
+	s.rolled = append(s.rolled, s.active)
 	s.active = nil
-	return err
+	if len(s.rolled) > maxRolled {
+		// Nobody calls Sync. A file that is closed without a flush is written by
+		// the kernel in its own time.
+		_ = s.rolled[0].Close()
+		s.rolled = s.rolled[1:]
+	}
 }
 
 // dropOldest drops whole segments while the spool is too large. The one that
@@ -258,17 +268,21 @@ func (s *Spool) dropOldest() {
 // countDropped counts what of a segment had not been acknowledged. Which of
 // its records those are is not known by kind, so the share is.
 func (s *Spool) countDropped(g *segment) {
-	open := g.next() - max(g.first, s.acked+1)
 	if g.next() <= s.acked+1 {
 		return
 	}
+	open := g.next() - max(g.first, s.acked+1)
 	if open == g.count {
 		for k, n := range g.kinds {
 			s.lost[k] += n
 		}
 		return
 	}
-	left := open
+	var good uint64
+	for _, n := range g.kinds {
+		good += n
+	}
+	left := min(open, good) // damaged ones are counted already
 	for k := range g.kinds {
 		n := min(left, g.kinds[k]*open/g.count)
 		s.lost[k] += n
@@ -287,44 +301,64 @@ func (s *Spool) removeFirst() {
 	_ = os.Remove(g.name)
 }
 
-// Ack says that every record up to a position is safe elsewhere.
+// Ack says that every record up to a position is safe elsewhere. The space is
+// free after the next Sync.
 func (s *Spool) Ack(upTo uint64) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if upTo <= s.acked || upTo >= s.next {
+	if upTo <= s.acked {
 		return nil
+	}
+	if upTo >= s.next {
+		return fault.New(fault.Invalid, "spool: acknowledged up to %d, but the last record is %d", upTo, s.next-1)
 	}
 	s.acked = upTo
 	for len(s.waiting) > 0 && s.waiting[0].pos <= upTo {
 		s.waitSize -= int64(len(s.waiting[0].data))
 		s.waiting = s.waiting[1:]
 	}
-	return s.dropAcked()
-}
-
-// dropAcked removes segments that hold nothing but acknowledged records.
-func (s *Spool) dropAcked() error {
-	for len(s.segments) > 0 && s.segments[0].next() <= s.acked+1 {
-		if len(s.segments) == 1 {
-			if err := s.closeActive(); err != nil {
-				return err
-			}
-		}
-		// The state is written first: otherwise a crash in between would start
-		// the positions anew.
-		if err := s.saveState(); err != nil {
-			return err
-		}
-		s.removeFirst()
-	}
 	return nil
 }
 
-// Sync flushes what was appended and brings back to disk what waits in
-// memory. Call it every second, and after a record that must not be lost.
+// Sync flushes what was appended, removes what is acknowledged, and brings
+// back to disk what waits in memory. Call it every second, and after a record
+// that must not be lost. Append goes on meanwhile.
 func (s *Spool) Sync() error {
+	s.flushing.Lock()
+	defer s.flushing.Unlock()
+
 	s.mu.Lock()
-	defer s.mu.Unlock()
+	full := s.writeWaiting()
+	files, active := s.rolled, s.active
+	s.rolled = nil
+	if s.dirty && active != nil {
+		files = append(files, active)
+	}
+	created, acked := s.created, s.acked
+	s.dirty, s.created = false, false
+	s.mu.Unlock()
+
+	var errs []error
+	for _, f := range files {
+		errs = append(errs, f.Sync())
+		if f != active {
+			errs = append(errs, f.Close())
+		}
+	}
+	if created {
+		atomicfile.SyncDir(s.dir)
+	}
+	err := errors.Join(errs...)
+	if err != nil {
+		s.mu.Lock()
+		s.dirty = true
+		s.mu.Unlock()
+	}
+	return errors.Join(err, s.free(acked), full)
+}
+
+// writeWaiting brings back to disk what waits in memory.
+func (s *Spool) writeWaiting() error {
 	for len(s.waiting) > 0 {
 		if s.lastErr = s.write(s.waiting[0]); s.lastErr != nil {
 			return fault.Wrap(fault.Exhausted, s.lastErr, "spool: %d records wait in memory", len(s.waiting))
@@ -332,19 +366,35 @@ func (s *Spool) Sync() error {
 		s.waitSize -= int64(len(s.waiting[0].data))
 		s.waiting = s.waiting[1:]
 	}
-	if s.acked != s.ackSaved {
-		if err := s.saveState(); err != nil {
-			return err
+	return nil
+}
+
+// free notes what is acknowledged and removes the segments that hold nothing
+// else.
+func (s *Spool) free(acked uint64) error {
+	// The last segment goes only after the state is on disk: without both the
+	// positions would start anew. The others go first, because on a full disk
+	// they make room for the state.
+	s.dropAcked(acked, 1)
+	if acked != s.ackSaved {
+		if err := s.saveState(acked); err != nil {
+			return fmt.Errorf("note what is acknowledged: %w", err)
 		}
 	}
-	if !s.dirty || s.active == nil {
-		return nil
-	}
-	if err := s.active.Sync(); err != nil {
-		return fmt.Errorf("flush spool: %w", err)
-	}
-	s.dirty = false
+	s.dropAcked(acked, 0)
 	return nil
+}
+
+// dropAcked removes acknowledged segments but keeps some at the end.
+func (s *Spool) dropAcked(acked uint64, keep int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for len(s.segments) > keep && s.segments[0].next() <= acked+1 {
+		if len(s.segments) == 1 && s.active != nil {
+			s.roll()
+		}
+		s.removeFirst()
+	}
 }
 
 // Lost returns how many records of each kind were dropped since the last
@@ -368,9 +418,12 @@ type Stats struct {
 func (s *Spool) Stats() Stats {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	st := Stats{Waiting: s.next - 1 - s.acked, InMemory: len(s.waiting), Err: s.lastErr}
+	st := Stats{Waiting: uint64(len(s.waiting)), InMemory: len(s.waiting), Err: s.lastErr}
 	for _, g := range s.segments {
 		st.Bytes += g.size
+		if g.next() > s.acked+1 {
+			st.Waiting += g.next() - max(g.first, s.acked+1)
+		}
 	}
 	return st
 }
@@ -378,10 +431,20 @@ func (s *Spool) Stats() Stats {
 // Close flushes and closes. The spool cannot be used afterwards.
 func (s *Spool) Close() error {
 	err := s.Sync()
+	s.flushing.Lock()
+	defer s.flushing.Unlock()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.cursor.close()
-	return errors.Join(err, s.closeActive())
+	if s.active != nil {
+		s.rolled = append(s.rolled, s.active)
+		s.active = nil
+	}
+	for _, f := range s.rolled {
+		err = errors.Join(err, f.Close())
+	}
+	s.rolled = nil
+	return err
 }
 
 // The state file holds the stream id and the acknowledged position.
@@ -394,8 +457,7 @@ func (s *Spool) loadState() error {
 	name := filepath.Join(s.dir, stateFile)
 	b, err := os.ReadFile(name)
 	if errors.Is(err, fs.ErrNotExist) {
-		s.stream = uint64(time.Now().UnixMilli())<<20 | random20()
-		return s.saveState()
+		return s.newStream()
 	}
 	if err != nil {
 		return err
@@ -406,8 +468,7 @@ func (s *Spool) loadState() error {
 	if len(b) != 25 || string(b[:4]) != "KSPS" || checksum(b[:21]) != binary.LittleEndian.Uint32(b[21:]) {
 		// The stream id is gone: what was acknowledged is unknown, so all of it
 		// is sent again under a new id, and the store tells duplicates by event.
-		s.stream = uint64(time.Now().UnixMilli())<<20 | random20()
-		return s.saveState()
+		return s.newStream()
 	}
 	s.stream = binary.LittleEndian.Uint64(b[5:])
 	s.acked = binary.LittleEndian.Uint64(b[13:])
@@ -415,14 +476,24 @@ func (s *Spool) loadState() error {
 	return nil
 }
 
-func (s *Spool) saveState() error {
+// newStream gives the spool a new id. On a full disk it goes on without
+// noting it: the next start then takes another one, which costs duplicates.
+func (s *Spool) newStream() error {
+	s.stream = uint64(time.Now().UnixMilli())<<20 | random20()
+	if err := s.saveState(0); err != nil && !errors.Is(err, syscall.ENOSPC) {
+		return err
+	}
+	return nil
+}
+
+func (s *Spool) saveState(acked uint64) error {
 	b := append([]byte("KSPS"), stateVersion)
 	b = binary.LittleEndian.AppendUint64(b, s.stream)
-	b = binary.LittleEndian.AppendUint64(b, s.acked)
+	b = binary.LittleEndian.AppendUint64(b, acked)
 	b = binary.LittleEndian.AppendUint32(b, checksum(b))
 	if err := atomicfile.Write(filepath.Join(s.dir, stateFile), b, 0o600); err != nil {
 		return err
 	}
-	s.ackSaved = s.acked
+	s.ackSaved = acked
 	return nil
 }

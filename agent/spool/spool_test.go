@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -165,20 +166,92 @@ func TestDamageInTheMiddleIsSkippedAndCounted(t *testing.T) {
 	f.Close()
 	s = mustOpen(t, dir, spool.Limits{Segment: 100})
 	defer s.Close()
-	var positions []uint64
+	if got, want := positions(t, s), []uint64{1, 2, 3, 4, 6, 7, 8, 9}; !slices.Equal(got, want) {
+		t.Errorf("positions %v, want %v", got, want)
+	}
+	if lost := s.Lost(); lost[0] != 1 {
+		t.Errorf("lost %v, want 1", lost)
+	}
+}
+
+// positions reads to the end and returns what could be read.
+func positions(t *testing.T, s *spool.Spool) (list []uint64) {
+	t.Helper()
 	for after := uint64(0); ; {
 		b := read(t, s, after, 1)
 		if len(b.Records) == 0 {
-			break
+			return list
 		}
-		positions = append(positions, b.First)
+		for i := range b.Records {
+			list = append(list, b.First+uint64(i))
+		}
 		after = b.Last()
 	}
-	if want := []uint64{1, 2, 3, 4, 7, 8, 9}; !slices.Equal(positions, want) {
-		t.Errorf("positions %v, want %v", positions, want)
+}
+
+func segments(t *testing.T, dir string) []string {
+	t.Helper()
+	names, err := filepath.Glob(filepath.Join(dir, "*.seg"))
+	if err != nil {
+		t.Fatal(err)
 	}
-	if lost := s.Lost(); lost[0] != 2 {
-		t.Errorf("lost %v, want 2", lost)
+	return names
+}
+
+func TestDamageThatComesWhileItIsOpen(t *testing.T) {
+	dir := t.TempDir()
+	s := mustOpen(t, dir, spool.Limits{Segment: 100})
+	defer s.Close()
+	for i := range 9 { // three segments of three
+		if err := s.Append(1, fmt.Appendf(nil, "%030d", i)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	names := segments(t, dir)
+	if err := os.Remove(names[1]); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Truncate(names[2], 13+39+5); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 { // the second reading counts nothing again
+		if got, want := positions(t, s), []uint64{1, 2, 3, 7}; !slices.Equal(got, want) {
+			t.Errorf("positions %v, want %v", got, want)
+		}
+	}
+	if lost := s.Lost(); lost[0] != 5 {
+		t.Errorf("lost %v, want 5", lost)
+	}
+	if err := s.Append(1, []byte("after")); err != nil {
+		t.Fatal(err)
+	}
+	if got, want := positions(t, s), []uint64{1, 2, 3, 7, 10}; !slices.Equal(got, want) {
+		t.Errorf("positions %v, want %v", got, want)
+	}
+}
+
+func TestAcknowledgedRecordsThatAPowerCutTookDoNotCostNewOnes(t *testing.T) {
+	dir := t.TempDir()
+	s := mustOpen(t, dir, spool.Limits{})
+	for range 9 {
+		if err := s.Append(1, []byte("old")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := errors.Join(s.Ack(7), s.Sync()); err != nil {
+		t.Fatal(err)
+	}
+	// The state reached the disk, of the segment only two records did.
+	if err := os.Truncate(segments(t, dir)[0], 13+2*(9+3)); err != nil {
+		t.Fatal(err)
+	}
+	s = mustOpen(t, dir, spool.Limits{})
+	defer s.Close()
+	if err := s.Append(1, []byte("new")); err != nil {
+		t.Fatal(err)
+	}
+	if b := read(t, s, 0, 100); len(b.Records) != 1 || string(b.Records[0]) != "new" || b.First <= 7 {
+		t.Errorf("batch %d %q, want the new record behind what is acknowledged", b.First, b.Records)
 	}
 }
 
@@ -210,47 +283,33 @@ func TestNewerFormatIsRefused(t *testing.T) {
 
 // TestNothingIsLostOrReordered plays random appends, reads, acknowledgements
 // and crashes against a list. A crash loses what came after the last Sync,
-// from some byte on.
+// from some byte on, also when it was acknowledged already.
 func TestNothingIsLostOrReordered(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		dir, err := os.MkdirTemp("", "spool")
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer os.RemoveAll(dir)
+		dir := memoryDir(t)
 		limits := spool.Limits{Segment: 120}
 		s, err := spool.Open(dir, limits)
 		if err != nil {
 			t.Fatal(err)
 		}
 		defer func() { s.Close() }()
-		var (
-			all    []uint64 // number written at position i+1
-			synced uint64   // everything up to here is on disk
-			acked  uint64
-			serial uint64
-		)
+		m := model{held: map[uint64]uint64{}, next: 1}
 		t.Repeat(map[string]func(*rapid.T){
-			"append": func(t *rapid.T) {
-				serial++
-				data := binary.LittleEndian.AppendUint64(nil, serial)
-				data = append(data, make([]byte, rapid.IntRange(0, 60).Draw(t, "size"))...)
-				if err := s.Append(spool.Kind(serial%4), data); err != nil {
-					t.Fatal(err)
-				}
-				all = append(all, serial)
-			},
+			"append": func(t *rapid.T) { m.append(t, s, rapid.IntRange(0, 60).Draw(t, "size")) },
 			"sync": func(t *rapid.T) {
 				if err := s.Sync(); err != nil {
 					t.Fatal(err)
 				}
-				synced = uint64(len(all))
+				m.synced = m.next - 1
 			},
 			"read": func(t *rapid.T) {
-				after := rapid.Uint64Range(acked, uint64(len(all))).Draw(t, "after")
+				after := rapid.Uint64Range(m.acked, m.next-1).Draw(t, "after")
 				b := readRapid(t, s, after, rapid.IntRange(1, 300).Draw(t, "bytes"))
-				want := max(after, acked) + 1
-				if want > uint64(len(all)) {
+				want := after + 1
+				for want < m.next && m.held[want] == 0 {
+					want++
+				}
+				if want == m.next {
 					if len(b.Records) != 0 {
 						t.Fatalf("read %d records behind the end", len(b.Records))
 					}
@@ -259,15 +318,11 @@ func TestNothingIsLostOrReordered(t *testing.T) {
 				if b.First != want || len(b.Records) == 0 {
 					t.Fatalf("read after %d: batch at %d of %d, want %d", after, b.First, len(b.Records), want)
 				}
-				for i, r := range b.Records {
-					if got := binary.LittleEndian.Uint64(r); got != all[b.First+uint64(i)-1] {
-						t.Fatalf("position %d holds %d, want %d", b.First+uint64(i), got, all[b.First+uint64(i)-1])
-					}
-				}
+				m.compare(t, b)
 			},
 			"ack": func(t *rapid.T) {
-				acked = rapid.Uint64Range(acked, uint64(len(all))).Draw(t, "up to")
-				if err := s.Ack(acked); err != nil {
+				m.acked = rapid.Uint64Range(m.acked, m.next-1).Draw(t, "up to")
+				if err := s.Ack(m.acked); err != nil {
 					t.Fatal(err)
 				}
 			},
@@ -275,27 +330,94 @@ func TestNothingIsLostOrReordered(t *testing.T) {
 				// The new one opens what the old one wrote; the old one is not closed
 				// before, as after a kill.
 				if rapid.Bool().Draw(t, "power cut") {
-					cutTail(t, dir, uint64(len(all))-max(synced, acked))
+					cutTail(t, dir, m.next-1-min(m.synced, m.next-1))
 				}
-				again, err := spool.Open(dir, limits)
-				if err != nil {
+				if s, err = spool.Open(dir, limits); err != nil {
 					t.Fatal(err)
 				}
-				s = again
-				kept := s.Stats().Waiting
-				// What is kept ends between the last sync and the end.
-				b := readRapid(t, s, 0, 1<<20)
-				if len(b.Records) > 0 {
-					acked = b.First - 1
-				}
-				end := acked + kept
-				if end < synced || end > uint64(len(all)) {
-					t.Fatalf("kept up to %d, synced %d, written %d", end, synced, len(all))
-				}
-				all, synced = all[:end], end
+				m.afterCrash(t, s)
 			},
 		})
 	})
+}
+
+// model is what a spool holds: the serial number of the record at every
+// position.
+type model struct {
+	held   map[uint64]uint64
+	next   uint64 // position
+	synced uint64 // everything up to here is on disk
+	acked  uint64
+	serial uint64
+}
+
+func (m *model) append(t *rapid.T, s *spool.Spool, size int) {
+	m.serial++
+	data := binary.LittleEndian.AppendUint64(nil, m.serial)
+	if err := s.Append(spool.Kind(m.serial%4), append(data, make([]byte, size)...)); err != nil {
+		t.Fatal(err)
+	}
+	m.held[m.next] = m.serial
+	m.next++
+}
+
+func (m *model) compare(t *rapid.T, b spool.Batch) {
+	for i, r := range b.Records {
+		pos := b.First + uint64(i)
+		if got := binary.LittleEndian.Uint64(r); got != m.held[pos] {
+			t.Fatalf("position %d holds record %d, want %d", pos, got, m.held[pos])
+		}
+	}
+}
+
+// afterCrash checks what is left and takes it as the new truth: nothing that
+// was synced and is not acknowledged may be missing.
+func (m *model) afterCrash(t *rapid.T, s *spool.Spool) {
+	var left []uint64
+	for after := uint64(0); ; {
+		b := readRapid(t, s, after, 1<<20)
+		if len(b.Records) == 0 {
+			break
+		}
+		m.compare(t, b)
+		for i := range b.Records {
+			left = append(left, b.First+uint64(i))
+		}
+		after = b.Last()
+	}
+	for pos, serial := range m.held {
+		if serial == 0 || slices.Contains(left, pos) {
+			continue
+		}
+		if pos <= m.synced && pos > m.acked {
+			t.Fatalf("position %d was synced and not acknowledged, and is gone", pos)
+		}
+		delete(m.held, pos)
+	}
+	// Where it goes on is seen from where the next record lands.
+	m.serial++
+	if err := s.Append(0, binary.LittleEndian.AppendUint64(nil, m.serial)); err != nil {
+		t.Fatal(err)
+	}
+	after := uint64(0)
+	if len(left) > 0 {
+		after = left[len(left)-1]
+	}
+	b := readRapid(t, s, after, 1)
+	if len(b.Records) != 1 || binary.LittleEndian.Uint64(b.Records[0]) != m.serial {
+		t.Fatalf("the record after the crash cannot be read: %+v", b)
+	}
+	m.held[b.First] = m.serial
+	m.next = b.First + 1
+	// What was acknowledged and not noted is delivered again.
+	m.acked = min(m.acked, b.First-1)
+	if len(left) > 0 {
+		m.acked = min(m.acked, left[0]-1)
+	}
+	if err := s.Sync(); err != nil {
+		t.Fatal(err)
+	}
+	m.synced = b.First
 }
 
 func readRapid(t *rapid.T, s *spool.Spool, after uint64, maxBytes int) spool.Batch {
@@ -330,7 +452,14 @@ func cutTail(t *rapid.T, dir string, n uint64) {
 	}
 	keep := ends[max(0, len(ends)-1-int(min(n, 1000)))]
 	cut := rapid.IntRange(keep, len(text)).Draw(t, "cut at")
-	if err := os.Truncate(name, int64(cut)); err != nil {
+	if rapid.Bool().Draw(t, "zeros") {
+		// The length reached the disk and the content did not.
+		clear(text[cut:])
+		err = os.WriteFile(name, text, 0o600)
+	} else {
+		err = os.Truncate(name, int64(cut))
+	}
+	if err != nil {
 		t.Fatal(err)
 	}
 }
@@ -385,4 +514,165 @@ func TestEpochsNeverRepeat(t *testing.T) {
 	if err != nil || again.Epoch() <= n.Epoch() {
 		t.Errorf("epoch %d after %d, %v", again.Epoch(), n.Epoch(), err)
 	}
+}
+
+// refusing makes the folder of a spool refuse every new file until back is
+// called, as a full disk does.
+func refusing(t *testing.T, dir string) (back func()) {
+	t.Helper()
+	if err := os.Rename(dir, dir+".away"); err != nil {
+		t.Fatal(err)
+	}
+	return func() {
+		if err := os.Rename(dir+".away", dir); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func TestWithoutADiskRecordsWaitInMemory(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "spool")
+	s := mustOpen(t, dir, spool.Limits{Memory: 100})
+	defer s.Close()
+	back := refusing(t, dir)
+	for i := range 15 {
+		if err := s.Append(5, fmt.Appendf(nil, "%010d", i)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if st := s.Stats(); st.InMemory != 10 || st.Err == nil || st.Waiting != 10 {
+		t.Errorf("stats %+v, want 10 in memory and why", st)
+	}
+	if lost := s.Lost(); lost[5] != 5 {
+		t.Errorf("lost %v, want 5", lost)
+	}
+	if err := s.Sync(); !fault.Is(err, fault.Exhausted) {
+		t.Errorf("sync: %v", err)
+	}
+	if got := positions(t, s); len(got) != 10 {
+		t.Errorf("read from memory: %v", got)
+	}
+	if err := s.Ack(4); err != nil {
+		t.Fatal(err)
+	}
+	back()
+	if err := errors.Join(s.Append(5, []byte("newest")), s.Sync()); err != nil {
+		t.Fatal(err)
+	}
+	if st := s.Stats(); st.InMemory != 0 || st.Err != nil || st.Waiting != 7 {
+		t.Errorf("stats %+v, want all on disk", st)
+	}
+	if got, want := positions(t, s), []uint64{5, 6, 7, 8, 9, 10, 16}; !slices.Equal(got, want) {
+		t.Errorf("positions %v, want %v", got, want)
+	}
+}
+
+func TestAcknowledgingFreesAFullDisk(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "spool")
+	s := mustOpen(t, dir, spool.Limits{Segment: 50})
+	defer s.Close()
+	for range 4 {
+		if err := s.Append(1, make([]byte, 60)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// A folder in the place of the state file: it cannot be written.
+	state := filepath.Join(dir, "state")
+	if err := errors.Join(os.Remove(state), os.MkdirAll(filepath.Join(state, "x"), 0o700)); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Ack(4); err != nil {
+		t.Errorf("ack: %v", err)
+	}
+	if err := s.Sync(); err == nil {
+		t.Error("nobody says that the state could not be written")
+	}
+	if got := segments(t, dir); len(got) != 1 {
+		t.Errorf("%v are left, want only the last one, which holds the position", got)
+	}
+	if err := errors.Join(os.RemoveAll(state), s.Sync()); err != nil {
+		t.Fatal(err)
+	}
+	if got := segments(t, dir); len(got) != 0 {
+		t.Errorf("%v are left", got)
+	}
+}
+
+func TestAckOfWhatWasNeverWritten(t *testing.T) {
+	s := mustOpen(t, t.TempDir(), spool.Limits{})
+	defer s.Close()
+	if err := s.Append(1, []byte("x")); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Ack(2); !fault.Is(err, fault.Invalid) {
+		t.Errorf("ack of a record that does not exist: %v", err)
+	}
+	if got := positions(t, s); len(got) != 1 {
+		t.Errorf("left: %v", got)
+	}
+}
+
+// TestConcurrentUse is for the race detector, and sees that every record
+// arrives once.
+func TestConcurrentUse(t *testing.T) {
+	s := mustOpen(t, memoryDir(t), spool.Limits{Segment: 2000})
+	defer s.Close()
+	const writers, each = 4, 300
+	var all sync.WaitGroup
+	for w := range writers {
+		all.Go(func() {
+			for i := range each {
+				if err := s.Append(spool.Kind(w), fmt.Appendf(nil, "%d/%d", w, i)); err != nil {
+					t.Error(err)
+				}
+				if i%50 == 0 {
+					if err := s.Sync(); err != nil {
+						t.Error(err)
+					}
+				}
+			}
+		})
+	}
+	seen := map[string]bool{}
+	for after := uint64(0); len(seen) < writers*each; {
+		b, err := s.Next(t.Context(), after, 500)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, r := range b.Records {
+			if seen[string(r)] {
+				t.Errorf("%s arrived twice", r)
+			}
+			seen[string(r)] = true
+		}
+		after = b.Last()
+		if err := s.Ack(after); err != nil {
+			t.Error(err)
+		}
+		s.Stats()
+	}
+	all.Wait()
+	if err := s.Sync(); err != nil {
+		t.Error(err)
+	}
+	if st := s.Stats(); st.Waiting != 0 || st.Bytes != 0 {
+		t.Errorf("left %+v", st)
+	}
+}
+
+// memoryDir returns a folder where a flush costs nothing, if there is one.
+func memoryDir(t interface {
+	Fatal(...any)
+	Cleanup(func())
+}) string {
+	parent := "/dev/shm"
+	if info, err := os.Stat(parent); err != nil || !info.IsDir() {
+		parent = ""
+	}
+	dir, err := os.MkdirTemp(parent, "spool")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	return dir
 }
