@@ -261,3 +261,47 @@ func rawAppend(b *testing.B, all []benchRecord) time.Duration {
 	}
 	return cpu() - start - decode
 }
+
+// BenchmarkTimeline measures what a person waits for: the first page of one
+// device out of two hundred, a later page, and a search, over a million
+// events.
+func BenchmarkTimeline(b *testing.B) {
+	s, err := duckdb.Open(b.Context(), duckdb.Config{Dir: b.TempDir(), Decode: decodeRecord, MinFree: -1, Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer s.Close()
+	f := newFleet()
+	var device event.DeviceID
+	for range 50 {
+		var entries []eventstore.Entry
+		for range 20_000 {
+			e := f.next()
+			record, err := wire.EncodeEvent(e)
+			if err != nil {
+				b.Fatal(err)
+			}
+			entries, device = append(entries, eventstore.Entry{Organization: "org-1", Event: e, Record: record, Received: f.at}), e.ID.Device
+		}
+		if _, err := s.Append(b.Context(), entries); err != nil {
+			b.Fatal(err)
+		}
+	}
+	first := eventstore.Query{Organization: "org-1", Device: device}
+	page, err := s.Timeline(b.Context(), first)
+	if err != nil {
+		b.Fatal(err)
+	}
+	later, search := first, first
+	later.Cursor = page.Next
+	search.Text = "no such text"
+	for name, q := range map[string]eventstore.Query{"first_page": first, "later_page": later, "search": search} {
+		b.Run(name, func(b *testing.B) {
+			for b.Loop() {
+				if _, err := s.Timeline(b.Context(), q); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}

@@ -162,7 +162,7 @@ func explain(path string, err error) error {
 	switch {
 	case strings.Contains(text, "Could not set lock"):
 		return fault.New(fault.Conflict, "the event store %s is in use by another process: %w", path, err)
-	case strings.Contains(text, "newer") || strings.Contains(text, "version number"):
+	case strings.Contains(text, "version number"):
 		return fault.New(fault.Unsupported, "the event store %s was written by a newer version: %w", path, err)
 	default:
 		return fmt.Errorf("open the event store %s: %w", path, err)
