@@ -2,7 +2,9 @@ package wire
 
 import (
 	"fmt"
+	"math"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -40,19 +42,48 @@ func texts(list []string) []string {
 	return out
 }
 
-// timeTo and timeOf carry a time as Unix nanoseconds; 0 is the zero time.
+// A time travels as Unix nanoseconds; 0 is the zero time, so that what is not
+// known takes no room. The epoch itself, which image builders like to give to
+// files, has a number of its own. Times that nanoseconds cannot count (before
+// 1678, after 2262) become the nearest one that they can.
+const (
+	unixEpoch = math.MinInt64
+	firstTime = math.MinInt64 + 1
+	lastTime  = math.MaxInt64
+)
+
 func timeTo(t time.Time) int64 {
-	if t.IsZero() {
+	switch ns := t.UnixNano(); {
+	case t.IsZero():
 		return 0
+	case t.Before(time.Unix(0, firstTime)):
+		return firstTime
+	case t.After(time.Unix(0, lastTime)):
+		return lastTime
+	case ns == 0:
+		return unixEpoch
+	default:
+		return ns
 	}
-	return t.UnixNano()
 }
 
 func timeOf(ns int64) time.Time {
-	if ns == 0 {
+	switch ns {
+	case 0:
 		return time.Time{}
+	case unixEpoch:
+		return time.Unix(0, 0).UTC()
+	default:
+		return time.Unix(0, ns).UTC()
 	}
-	return time.Unix(0, ns).UTC()
+}
+
+// portOf makes a number that is no port none.
+func portOf(n uint32) uint16 {
+	if n > math.MaxUint16 {
+		return 0
+	}
+	return uint16(n)
 }
 
 func addrTo(a netip.Addr) []byte { return a.AsSlice() }
@@ -74,12 +105,28 @@ func each[A, B any](list []A, f func(A) B) []B {
 	return out
 }
 
+// factsTo cuts what is too long: a host with a thousand addresses is to be
+// let in all the same.
 func factsTo(f Facts) *wirepb.Facts {
 	return &wirepb.Facts{
-		Hostname: text(f.Hostname), Os: text(f.OS), Distribution: text(f.Distribution), OsVersion: text(f.OSVersion),
-		OsName: text(f.OSName), Kernel: text(f.Kernel), Arch: text(f.Arch), BootId: text(f.BootID), MachineId: text(f.MachineID),
-		IpAddresses: texts(f.IPAddresses), MacAddresses: texts(f.MACAddresses), AgentVersion: text(f.AgentVersion),
+		Hostname: brief(f.Hostname), Os: brief(f.OS), Distribution: brief(f.Distribution), OsVersion: brief(f.OSVersion),
+		OsName: brief(f.OSName), Kernel: brief(f.Kernel), Arch: brief(f.Arch), BootId: brief(f.BootID), MachineId: brief(f.MachineID),
+		IpAddresses: each(clip(f.IPAddresses, maxAddresses), brief), MacAddresses: each(clip(f.MACAddresses, maxAddresses), brief), AgentVersion: brief(f.AgentVersion),
 	}
+}
+
+// brief is text that is at most as long as a fact may be.
+func brief(s string) string {
+	s = text(s)
+	if len(s) <= maxFact {
+		return s
+	}
+	return strings.ToValidUTF8(s[:maxFact], "")
+}
+
+func briefFacts(f *wirepb.Facts) bool {
+	all := []string{f.GetHostname(), f.GetOs(), f.GetDistribution(), f.GetOsVersion(), f.GetOsName(), f.GetKernel(), f.GetArch(), f.GetBootId(), f.GetMachineId(), f.GetAgentVersion()}
+	return !slices.ContainsFunc(slices.Concat(all, f.GetIpAddresses(), f.GetMacAddresses()), func(s string) bool { return len(s) > maxFact })
 }
 
 func factsOf(f *wirepb.Facts) Facts {
@@ -153,8 +200,8 @@ func processTo(p *event.Process) *wirepb.Process {
 	}
 	args := p.Args
 	truncated := p.Truncated
-	if len(args) > maxList {
-		args, truncated = args[:maxList], true
+	if len(args) > maxArgs {
+		args, truncated = args[:maxArgs], true
 	}
 	return &wirepb.Process{
 		Key: keyTo(p.Key), Parent: keyTo(p.Parent), Path: text(p.Path), Name: text(p.Name), Args: texts(args), Truncated: truncated,
@@ -189,8 +236,8 @@ func networkOf(n *wirepb.Network) *event.Network {
 		return nil
 	}
 	return &event.Network{
-		Protocol: n.GetProtocol(), Direction: event.Direction(n.GetDirection()), LocalIP: addrOf(n.GetLocalIp()), LocalPort: uint16(n.GetLocalPort()),
-		RemoteIP: addrOf(n.GetRemoteIp()), RemotePort: uint16(n.GetRemotePort()), URL: n.GetUrl(), Failure: n.GetFailure(),
+		Protocol: n.GetProtocol(), Direction: event.Direction(n.GetDirection()), LocalIP: addrOf(n.GetLocalIp()), LocalPort: portOf(n.GetLocalPort()),
+		RemoteIP: addrOf(n.GetRemoteIp()), RemotePort: portOf(n.GetRemotePort()), URL: n.GetUrl(), Failure: n.GetFailure(),
 	}
 }
 
@@ -198,7 +245,7 @@ func dnsTo(d *event.DNS) *wirepb.DNS {
 	if d == nil {
 		return nil
 	}
-	return &wirepb.DNS{Query: text(d.Query), Type: text(d.Type), Answers: texts(d.Answers), Code: text(d.Code), Server: addrTo(d.Server)}
+	return &wirepb.DNS{Query: text(d.Query), Type: text(d.Type), Answers: texts(clip(d.Answers, maxAnswers)), Code: text(d.Code), Server: addrTo(d.Server)}
 }
 
 func dnsOf(d *wirepb.DNS) *event.DNS {
@@ -224,7 +271,7 @@ func logonOf(l *wirepb.Logon) *event.Logon {
 	}
 	return &event.Logon{
 		ID: l.GetId(), Type: l.GetType(), Protocol: l.GetProtocol(), RemoteDevice: l.GetRemoteDevice(), RemoteIP: addrOf(l.GetRemoteIp()),
-		RemotePort: uint16(l.GetRemotePort()), FailureReason: l.GetFailureReason(), LocalAdmin: l.GetLocalAdmin(),
+		RemotePort: portOf(l.GetRemotePort()), FailureReason: l.GetFailureReason(), LocalAdmin: l.GetLocalAdmin(),
 	}
 }
 
@@ -232,7 +279,7 @@ func accountTo(a *event.Account) *wirepb.Account {
 	if a == nil {
 		return nil
 	}
-	return &wirepb.Account{User: userTo(a.User), Group: text(a.Group), Home: text(a.Home), Shell: text(a.Shell), Groups: texts(a.Groups)}
+	return &wirepb.Account{User: userTo(a.User), Group: text(a.Group), Home: text(a.Home), Shell: text(a.Shell), Groups: texts(clip(a.Groups, maxGroups))}
 }
 
 func accountOf(a *wirepb.Account) *event.Account {
@@ -358,17 +405,6 @@ func lossOf(l *wirepb.Loss) *event.Loss {
 		return nil
 	}
 	return &event.Loss{Where: l.GetWhere(), Source: event.Source(l.GetSource()), Count: l.GetCount(), Since: timeOf(l.GetSince()), Until: timeOf(l.GetUntil())}
-}
-
-func fieldsTo(m map[string]string) map[string]string {
-	if m == nil {
-		return nil
-	}
-	out := make(map[string]string, len(m))
-	for k, v := range m {
-		out[text(k)] = text(v)
-	}
-	return out
 }
 
 func eventTo(e *event.Event) *wirepb.Event {

@@ -9,12 +9,12 @@ import (
 func findingTo(f *finding.Finding) *wirepb.Finding {
 	return &wirepb.Finding{
 		Id: text(string(f.ID)), Time: timeTo(f.Time), Title: text(f.Title), Severity: uint32(f.Severity), Category: text(string(f.Category)),
-		Techniques: texts(f.Techniques), Source: text(string(f.Source)),
+		Techniques: texts(clip(f.Techniques, maxTechniques)), Source: text(string(f.Source)),
 		Rule:   &wirepb.Rule{Id: text(f.Rule.ID), Name: text(f.Rule.Name), Version: text(f.Rule.Version)},
 		Threat: threatTo(f.Threat), State: text(string(f.State)), Summary: text(f.Summary),
-		Evidence: each(f.Evidence, evidenceTo),
-		Tree:     each(f.Tree, func(p event.Process) *wirepb.Process { return processTo(&p) }),
-		Events:   each(f.Events, func(e event.Event) *wirepb.Event { return eventTo(&e) }),
+		Evidence: each(clip(f.Evidence, maxEvidence), evidenceTo),
+		Tree:     each(clip(f.Tree, maxTree), func(p event.Process) *wirepb.Process { return processTo(&p) }),
+		Events:   each(clip(f.Events, maxEvents), func(e event.Event) *wirepb.Event { return eventTo(&e) }),
 		Test:     f.Test,
 	}
 }

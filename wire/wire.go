@@ -7,11 +7,12 @@
 // and findings travel as records within a Batch; a record is encoded once,
 // when it is spooled.
 //
-// Decoding is strict about size and never trusts a frame about who sent it: an
-// event's device is set by the receiver from the client certificate. Strings
-// that are not UTF-8 (Linux paths can be) are escaped on encoding, \xNN per
-// byte. Unknown fields are ignored, so that older receivers understand newer
-// senders.
+// Decoding is strict about size, of what travels and of what it becomes in
+// memory, and never trusts a frame about who sent it: an event's device is set
+// by the receiver from the client certificate. Strings that are not UTF-8
+// (Linux paths can be) are escaped on encoding, \xNN per byte. Unknown fields
+// are ignored, and a message that is not known is told from a malformed one
+// by ErrUnknown, so that older receivers understand newer senders.
 package wire
 
 import (
@@ -34,7 +35,8 @@ const (
 	MaxFrame  = 1 << 20   // bytes of an encoded frame
 	MaxBatch  = 256 << 10 // bytes of records that an agent puts into one batch
 	MaxRecord = 512 << 10 // bytes of one record
-	maxList   = 4096      // records in a batch, arguments of a process
+	MaxHealth = 256 << 10 // bytes of the health in a heartbeat
+	maxFact   = 1 << 10   // bytes of one fact about a host
 )
 
 // Message is one of the messages below: the body of a frame.
@@ -115,6 +117,10 @@ type Goodbye struct{ Kind, Message string }
 // ErrFrame is wrapped by every error of Decode and DecodeRecord.
 var ErrFrame = errors.New("malformed frame")
 
+// ErrUnknown says that a frame or a record is of a kind that this version does
+// not know. It wraps ErrFrame. A receiver passes over it and counts it.
+var ErrUnknown = fmt.Errorf("%w: of a kind that this version does not know", ErrFrame)
+
 // Encode encodes a message as a frame.
 func Encode(m Message) ([]byte, error) {
 	b, err := proto.Marshal(m.frame())
@@ -132,6 +138,9 @@ func Decode(b []byte) (Message, error) {
 	if len(b) > MaxFrame {
 		return nil, fmt.Errorf("%w: %d bytes, the limit is %d", ErrFrame, len(b), MaxFrame)
 	}
+	if err := frameShape.check(b); err != nil {
+		return nil, err
+	}
 	var f wirepb.Frame
 	if err := proto.Unmarshal(b, &f); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrFrame, err)
@@ -139,6 +148,9 @@ func Decode(b []byte) (Message, error) {
 	switch body := f.Body.(type) {
 	case *wirepb.Frame_Hello:
 		h := body.Hello
+		if !briefFacts(h.GetFacts()) {
+			return nil, fmt.Errorf("%w: a fact of more than %d bytes", ErrFrame, maxFact)
+		}
 		return &Hello{
 			Protocol: int(h.GetProtocol()), AgentVersion: h.GetAgentVersion(), Facts: factsOf(h.GetFacts()),
 			Epoch: event.Epoch(h.GetEpoch()), PolicyVersion: h.GetPolicyVersion(),
@@ -147,9 +159,6 @@ func Decode(b []byte) (Message, error) {
 	case *wirepb.Frame_Welcome:
 		return &Welcome{Protocol: int(body.Welcome.GetProtocol()), Time: timeOf(body.Welcome.GetTimeNs())}, nil
 	case *wirepb.Frame_Batch:
-		if n := len(body.Batch.GetRecords()); n > maxList {
-			return nil, fmt.Errorf("%w: %d records in a batch, the limit is %d", ErrFrame, n, maxList)
-		}
 		return &Batch{Epoch: event.Epoch(body.Batch.GetEpoch()), ID: body.Batch.GetId(), Records: body.Batch.GetRecords()}, nil
 	case *wirepb.Frame_Ack:
 		return &Ack{Epoch: event.Epoch(body.Ack.GetEpoch()), ID: body.Ack.GetId()}, nil
@@ -158,6 +167,9 @@ func Decode(b []byte) (Message, error) {
 	case *wirepb.Frame_PolicyResult:
 		return &PolicyResult{Version: body.PolicyResult.GetVersion(), Error: body.PolicyResult.GetError()}, nil
 	case *wirepb.Frame_Heartbeat:
+		if n := len(body.Heartbeat.GetHealth()); n > MaxHealth {
+			return nil, fmt.Errorf("%w: a health report of %d bytes, the limit is %d", ErrFrame, n, MaxHealth)
+		}
 		return &Heartbeat{Health: body.Heartbeat.GetHealth(), Spooled: body.Heartbeat.GetSpooled(), Lost: body.Heartbeat.GetLost()}, nil
 	case *wirepb.Frame_Command:
 		return &Command{ID: body.Command.GetId(), Name: body.Command.GetName()}, nil
@@ -166,14 +178,14 @@ func Decode(b []byte) (Message, error) {
 	case *wirepb.Frame_Goodbye:
 		return &Goodbye{Kind: body.Goodbye.GetKind(), Message: body.Goodbye.GetMessage()}, nil
 	default:
-		return nil, fmt.Errorf("%w: no message that this version knows", ErrFrame)
+		return nil, ErrUnknown
 	}
 }
 
 func (h *Hello) frame() *wirepb.Frame {
 	return &wirepb.Frame{Body: &wirepb.Frame_Hello{Hello: &wirepb.Hello{
 		Protocol: uint32(h.Protocol), AgentVersion: text(h.AgentVersion), Facts: factsTo(h.Facts),
-		Epoch: uint64(h.Epoch), PolicyVersion: h.PolicyVersion, TimeNs: timeTo(h.Time), Capabilities: texts(h.Capabilities),
+		Epoch: uint64(h.Epoch), PolicyVersion: h.PolicyVersion, TimeNs: timeTo(h.Time), Capabilities: texts(clip(h.Capabilities, maxCapability)),
 	}}}
 }
 
@@ -247,6 +259,9 @@ func DecodeRecord(device event.DeviceID, b []byte) (Record, error) {
 	if len(b) > MaxRecord {
 		return Record{}, fmt.Errorf("%w: record of %d bytes, the limit is %d", ErrFrame, len(b), MaxRecord)
 	}
+	if err := recordShape.check(b); err != nil {
+		return Record{}, err
+	}
 	var r wirepb.Record
 	if err := proto.Unmarshal(b, &r); err != nil {
 		return Record{}, fmt.Errorf("%w: %w", ErrFrame, err)
@@ -265,6 +280,6 @@ func DecodeRecord(device event.DeviceID, b []byte) (Record, error) {
 		}
 		return Record{Finding: f}, nil
 	default:
-		return Record{}, fmt.Errorf("%w: no record that this version knows", ErrFrame)
+		return Record{}, ErrUnknown
 	}
 }

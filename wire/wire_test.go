@@ -2,12 +2,15 @@ package wire_test
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
 	"flag"
+	"fmt"
 	"net/netip"
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -135,7 +138,7 @@ func TestEveryMessageTravels(t *testing.T) {
 // sent must stay what is sent, or the protocol number has to rise.
 func golden(t *testing.T, name string, b []byte) {
 	t.Helper()
-	file := filepath.Join("testdata", "v1", name+".bin")
+	file := filepath.Join("testdata", fmt.Sprintf("v%d", wire.Protocol), name+".bin")
 	if *update {
 		if err := os.WriteFile(file, b, 0o644); err != nil {
 			t.Fatal(err)
@@ -146,7 +149,55 @@ func golden(t *testing.T, name string, b []byte) {
 		t.Fatal(err)
 	}
 	if !bytes.Equal(want, b) {
-		t.Errorf("%s differs from the sample of protocol 1; add a line to the ledger and new samples", name)
+		t.Errorf("%s differs from the sample of protocol %d; add a line to the ledger and new samples", name, wire.Protocol)
+	}
+}
+
+// TestSamplesOfEveryVersionMeanTheSame decodes what was ever sent and compares
+// with what it meant then, kept as JSON beside it.
+func TestSamplesOfEveryVersionMeanTheSame(t *testing.T) {
+	samples, err := filepath.Glob("testdata/v*/*.bin")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for v := wire.Oldest; v <= wire.Protocol; v++ {
+		if !slices.ContainsFunc(samples, func(name string) bool { return filepath.Base(filepath.Dir(name)) == fmt.Sprintf("v%d", v) }) {
+			t.Errorf("no samples of protocol %d", v)
+		}
+	}
+	for _, name := range samples {
+		b, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var decoded any
+		switch strings.TrimSuffix(filepath.Base(name), ".bin") {
+		case "event", "finding":
+			decoded, err = wire.DecodeRecord("dev", b)
+		default:
+			decoded, err = wire.Decode(b)
+		}
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		text, err := json.MarshalIndent(decoded, "", "\t")
+		if err != nil {
+			t.Fatal(err)
+		}
+		meaning := strings.TrimSuffix(name, ".bin") + ".json"
+		if *update && strings.Contains(name, fmt.Sprintf("v%d/", wire.Protocol)) {
+			if err := os.WriteFile(meaning, append(text, '\n'), 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+		want, err := os.ReadFile(meaning)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if d := cmp.Diff(string(want), string(text)+"\n"); d != "" {
+			t.Errorf("%s means something else now:\n%s", name, d)
+		}
 	}
 }
 
@@ -180,7 +231,7 @@ func TestRefused(t *testing.T) {
 		t.Error("an oversized frame was encoded")
 	}
 	for name, b := range map[string][]byte{
-		"empty": nil, "garbage": []byte("GET / HTTP/1.1\r\n"), "oversized": make([]byte, wire.MaxFrame+1),
+		"empty": nil, "garbage": []byte("GET / HTTP/1.1\r\n"), "oversized": make([]byte, wire.MaxFrame+1), "cut": {0x1a, 0x05, 0x09},
 	} {
 		if _, err := wire.Decode(b); !errors.Is(err, wire.ErrFrame) {
 			t.Errorf("%s: %v", name, err)
@@ -196,7 +247,7 @@ func TestRefused(t *testing.T) {
 }
 
 func FuzzDecode(f *testing.F) {
-	samples, err := filepath.Glob("testdata/v1/*.bin")
+	samples, err := filepath.Glob("testdata/v*/*.bin")
 	if err != nil || len(samples) == 0 {
 		f.Fatal("no samples", err)
 	}
@@ -206,6 +257,7 @@ func FuzzDecode(f *testing.F) {
 			f.Fatal(err)
 		}
 		f.Add(b)
+		f.Add(b[:len(b)/2])
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
 		if m, err := wire.Decode(b); err == nil {
