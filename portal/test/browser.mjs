@@ -33,11 +33,13 @@ export async function open(browser, { language = 'en', theme = 'light', width = 
   return { page, complaints, close: () => context.close() }
 }
 
+/** Signs in and waits until the portal is entered. */
 export async function signIn(page, url, secret = password) {
   await page.goto(`${url}/signin`)
   await page.getByTestId('signin-name').fill('admin')
   await page.getByTestId('signin-password').fill(secret)
   await page.getByTestId('signin-submit').click()
+  await page.getByTestId('user-menu').waitFor()
 }
 
 /** What axe finds wrong on the page as it stands. */

@@ -17,7 +17,6 @@ for (const [path, shows] of [['/', 'incident-row'], ['/devices', 'device-row'], 
   test(`the first load of ${path} is at most 250 kB compressed`, async (t) => {
     const { page, close } = await open(browser)
     await signIn(page, server.url)
-    await page.getByTestId('page-title').waitFor()
     const state = await page.context().storageState()
     await close()
     const context = await browser.newContext({ storageState: state })

@@ -75,8 +75,7 @@ describe('languages and themes', { concurrency: 2 }, () => {
           await look(page, 'signin', language, theme)
         })
         await signIn(page, full.url)
-        await page.getByTestId('page-title').waitFor()
-        for (const room of rooms) await t.test(room.name, () => visit(full, room, page, language, theme))
+          for (const room of rooms) await t.test(room.name, () => visit(full, room, page, language, theme))
         await t.test('event panel', async () => {
           await page.goto(`${full.url}/devices/d1?tab=timeline`)
           await page.getByTestId('timeline-row').nth(3).getByRole('button').first().click()
@@ -102,7 +101,6 @@ describe('languages and themes', { concurrency: 2 }, () => {
 test('a narrow window', async () => {
   const view = await open(browser, { language: 'ja', width: 800, height: 900 })
   await signIn(view.page, full.url)
-  await view.page.getByTestId('page-title').waitFor()
   for (const room of rooms.filter((r) => ['home', 'devices', 'alert', 'device', 'environment'].includes(r.name))) {
     await visit(full, { ...room, name: `narrow-${room.name}` }, view.page, 'ja', 'light')
   }
