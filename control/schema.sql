@@ -22,6 +22,7 @@ CREATE TABLE alerts (
     detection_source TEXT NOT NULL,
     threat_name      TEXT NOT NULL,
     state            TEXT NOT NULL,
+    brief            TEXT NOT NULL,
     finding          TEXT NOT NULL,
     occurrences      INTEGER NOT NULL,
     test             BOOLEAN NOT NULL,

@@ -4,7 +4,7 @@
 // A device is created when it enrols and never deleted: offboarding marks it.
 // What lists and filters need is kept in memory for every device; the rest is
 // read for the page that is shown. Health reports and last-seen times are
-// written in batches by Run: after a crash they are as old as the last batch,
+// written in batches by Run: after a crash they are at most ten minutes old,
 // and agents report again when they reconnect.
 package device
 

@@ -220,7 +220,7 @@ func TestARestartKeepsWhatWasFlushed(t *testing.T) {
 	}
 	b.reopen(t)
 	d := b.get(t, id)
-	if d.Name != "renamed" || d.Connected || !d.LastSeen.Equal(b.now) || d.Health == nil || d.Health.RealTimeScope != "all_filesystems" || d.Protection.RealTime != "on" || len(d.Tags) != 1 {
+	if d.Name != "renamed" || d.Connected || !d.LastSeen.Equal(b.now) || d.Health == nil || d.Health.RealTimeScope != "all_filesystems" || d.Protection.RealTime != "on" || !slices.Equal(d.Tags, []string{"web"}) {
 		t.Errorf("device %+v", d)
 	}
 	if c := b.Counts(org)[env]; c != (device.Counts{Total: 1, Active: 1, Protected: 1}) {

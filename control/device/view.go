@@ -64,7 +64,7 @@ type Device struct {
 	ActiveAlerts     int          `json:"activeAlerts"`
 	ExposureLevel    string       `json:"exposureLevel"`
 	Protection       Protection   `json:"protection"`
-	Tags             []health.Tag `json:"tags"`
+	Tags             []string     `json:"tags" doc:"NAME=VALUE; the value alone for GROUP"`
 	Plan             policy.Tier  `json:"plan"`
 }
 
@@ -227,7 +227,7 @@ func (r *Registry) view(d *row) Details {
 			ID: string(d.ID), Name: d.Name, Environment: rest.Ref{ID: d.EnvironmentID}, OSPlatform: platform(d.Facts.OS), OSDistribution: d.Facts.Distribution,
 			OSVersion: d.Facts.OSVersion, OSName: d.Facts.OSName, Kernel: d.Facts.Kernel, Arch: d.Facts.Arch, AgentVersion: d.Facts.AgentVersion,
 			IPAddresses: notNil(d.Facts.IPAddresses), FirstSeen: d.FirstSeen, LastSeen: e.seen(now), OnboardingStatus: "Onboarded", Connected: e.connected,
-			RiskLevel: "None", ExposureLevel: "No data available", Tags: []health.Tag{}, SensorHealth: r.sensorHealth(e, now),
+			RiskLevel: "None", ExposureLevel: "No data available", Tags: []string{}, SensorHealth: r.sensorHealth(e, now),
 			Protection: Protection{RealTime: "unknown"}, Plan: r.cfg.Tier(d.EnvironmentID),
 		},
 		Health: e.report,
@@ -240,9 +240,7 @@ func (r *Registry) view(d *row) Details {
 		v.HealthAt = new(e.reportedAt)
 		v.Conditions = e.report.Conditions
 		v.Protection = protectionOf(e.report)
-		if e.report.EDRDeviceTags != nil {
-			v.Tags = e.report.EDRDeviceTags
-		}
+		v.Tags = tagsOf(e.report.EDRDeviceTags)
 	}
 	v.Conditions = notNil(v.Conditions)
 	v.Extension = extensionOf(&v)
@@ -273,6 +271,17 @@ func platform(os string) string {
 	default:
 		return os
 	}
+}
+
+func tagsOf(tags []health.Tag) []string {
+	list := make([]string, len(tags))
+	for i, t := range tags {
+		list[i] = t.Value
+		if t.Key != "GROUP" {
+			list[i] = t.Key + "=" + t.Value
+		}
+	}
+	return list
 }
 
 func protectionOf(h *health.Report) Protection {

@@ -62,12 +62,20 @@ type alertRow struct {
 	DetectionSource finding.DetectionSource
 	ThreatName      string
 	State           finding.State
+	Brief           brief           `bun:"type:json"` // of Finding, for lists
 	Finding         finding.Finding `bun:"type:json"` // the most telling one
 	Occurrences     int             // findings, each once
 	Test            bool
 	CreatedAt       time.Time
 	FirstActivity   time.Time
 	LastActivity    time.Time
+}
+
+// brief is what lists show of a finding; the whole of it can be large.
+type brief struct {
+	Summary    string       `json:"summary"`
+	Techniques []string     `json:"techniques"`
+	Rule       finding.Rule `json:"rule"`
 }
 
 type incidentRow struct {
@@ -244,6 +252,7 @@ func newAlert(organization string, f *finding.Finding, now time.Time) *alertRow 
 // show makes f the finding that the alert shows.
 func (a *alertRow) show(f *finding.Finding) {
 	a.Finding, a.Title, a.Severity, a.State = *f, title(f), severity(f), f.State
+	a.Brief = brief{f.Summary, f.Techniques, f.Rule}
 }
 
 // telling orders states by how much they say of what became of a threat.

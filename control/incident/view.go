@@ -92,10 +92,10 @@ type IncidentQuery struct {
 
 func (a *alertRow) view() Alert {
 	v := Alert{
-		ID: a.ID, Title: a.Title, Severity: a.Severity, Status: a.Status, Category: string(a.Category), Techniques: a.Finding.Techniques,
+		ID: a.ID, Title: a.Title, Severity: a.Severity, Status: a.Status, Category: string(a.Category), Techniques: a.Brief.Techniques,
 		DetectionSource: string(a.DetectionSource), Device: rest.Ref{ID: string(a.DeviceID)}, FirstActivity: a.FirstActivity, LastActivity: a.LastActivity,
-		CreatedAt: a.CreatedAt, ThreatName: a.ThreatName, State: string(a.State), Summary: a.Finding.Summary, Occurrences: a.Occurrences,
-		Rule: Rule(a.Finding.Rule), Test: a.Test,
+		CreatedAt: a.CreatedAt, ThreatName: a.ThreatName, State: string(a.State), Summary: a.Brief.Summary, Occurrences: a.Occurrences,
+		Rule: Rule(a.Brief.Rule), Test: a.Test,
 	}
 	if v.Techniques == nil {
 		v.Techniques = []string{}
@@ -113,7 +113,7 @@ func (d *Desk) Alerts(ctx context.Context, organization string, q AlertQuery) (r
 		return rest.List[Alert]{}, err
 	}
 	var rows []alertRow
-	sel := d.db.NewSelect().Model(&rows).Where("organization_id = ? AND merged_into IS NULL", organization).Order("last_activity DESC", "id")
+	sel := d.db.NewSelect().Model(&rows).ExcludeColumn("finding").Where("organization_id = ? AND merged_into IS NULL", organization).Order("last_activity DESC", "id")
 	if q.Device != "" {
 		sel = sel.Where("device_id = ?", q.Device)
 	}
@@ -261,7 +261,7 @@ func (d *Desk) pages(ctx context.Context, rows []incidentRow) ([]IncidentPage, e
 		ids[i] = r.ID
 	}
 	var alerts []alertRow
-	if err := d.db.NewSelect().Model(&alerts).Where("incident_id IN (?)", bun.List(ids)).Order("first_activity", "id").Scan(ctx); err != nil {
+	if err := d.db.NewSelect().Model(&alerts).ExcludeColumn("finding").Where("incident_id IN (?)", bun.List(ids)).Order("first_activity", "id").Scan(ctx); err != nil {
 		return nil, err
 	}
 	pages := make([]IncidentPage, len(rows))

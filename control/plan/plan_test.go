@@ -3,6 +3,7 @@ package plan_test
 import (
 	"context"
 	"crypto/ed25519"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -246,9 +247,15 @@ func TestCompare(t *testing.T) {
 // TestAnyChangeKeepsThePromises: versions only rise, and what has no engine,
 // or is not in the plan, is never on.
 func TestAnyChangeKeepsThePromises(t *testing.T) {
+	b := open(t)
+	number := 0
 	rapid.Check(t, func(t *rapid.T) {
-		b := open(t)
-		defer b.db.Close()
+		number++
+		e, err := b.Create(context.Background(), org, fmt.Sprint(number))
+		if err != nil {
+			t.Fatal(err)
+		}
+		b.env = e.ID
 		version := uint64(0)
 		for range rapid.IntRange(1, 8).Draw(t, "changes") {
 			s, err := b.Settings(context.Background(), org, b.env)
