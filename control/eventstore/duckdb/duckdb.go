@@ -117,6 +117,9 @@ func (s *Store) settings() map[string]string {
 		"threads":                       strconv.Itoa(s.cfg.Threads),
 		"memory_limit":                  fmt.Sprintf("%dMiB", max(s.cfg.Memory>>20, 64)),
 		"checkpoint_threshold":          walSize,
+		// Pages are found by the small columns first; only then are their
+		// records unpacked.
+		"late_materialization_max_rows": strconv.Itoa(eventstore.MaxLimit + 1),
 		"enable_external_access":        "false",
 		"autoinstall_known_extensions":  "false",
 		"autoload_known_extensions":     "false",

@@ -86,10 +86,12 @@ func (s *Store) Timeline(ctx context.Context, q eventstore.Query) (eventstore.Pa
 		where.and("("+strings.Join(parts, " OR ")+")", args...)
 	}
 	if after != nil {
-		// The first part lets the engine skip what is newer.
+		// The first part lets the engine skip what is newer by its statistics;
+		// the rest is the comparison of tuples, spelled out.
+		epoch, seq := number(uint64(after.Epoch)), number(after.Seq)
 		where.and("ts <= make_timestamp_ns(?)", after.Nanos)
-		where.and("(epoch_ns(ts), epoch, source, seq) < (?::BIGINT, ?::UBIGINT, ?::VARCHAR, ?::UBIGINT)",
-			after.Nanos, number(uint64(after.Epoch)), string(after.Source), number(after.Seq))
+		where.and(`(ts < make_timestamp_ns(?) OR epoch < ?::UBIGINT OR epoch = ?::UBIGINT AND (source < ? OR source = ? AND seq < ?::UBIGINT))`,
+			after.Nanos, epoch, epoch, string(after.Source), string(after.Source), seq)
 	}
 	st, done, err := s.reading(ctx)
 	if err != nil {
