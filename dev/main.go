@@ -33,6 +33,7 @@ func commands() []command {
 		{"test", "run all tests, installing what they need when root", test},
 		{"check", "static checks: format, vet, staticcheck, layers, licences, generated files", check},
 		{"bench", "measure one figure of the design: " + benchNames(), bench},
+		{"resilience", "break a running control plane and agent on purpose and see that they hold", resilience},
 		{"gen", "rebuild generated files: protobuf and eBPF objects", gen},
 		{"walkthrough", "do the first-day walk-through with the real binaries and a browser", walkthrough},
 	}

@@ -50,6 +50,7 @@ func test(ctx context.Context, h *House, args []string) error {
 		{"static checks", func(ctx context.Context, h *House) (tally, error) { return runChecks(ctx, h) }},
 		{"go test", goTests},
 		{"portal tests", portalTests},
+		{"resilience", resiliencePhase},
 		{"walk-through", walkthroughPhase},
 	}
 	var total tally

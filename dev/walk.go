@@ -143,3 +143,12 @@ func (w *walk) close() error {
 	}
 	return w.stack.Close()
 }
+
+// resilience is the phase of the same name, by itself.
+func resilience(ctx context.Context, h *House, args []string) error {
+	if len(args) != 0 {
+		return fault.New(fault.Invalid, "resilience takes no arguments")
+	}
+	_, err := resiliencePhase(ctx, h)
+	return err
+}
