@@ -32,8 +32,13 @@ export function SettingsList({ settings, disabled, choose }: Props) {
   return (
     <ul className={styles.list}>
       {settings.map((s) => {
-        // A setting without an engine is no promise, whatever the plan.
-        const reasons = s.reason === '' ? [] : s.engine || s.reason === 'not_in_this_version' ? [why[s.reason]] : [why[s.reason], why.not_in_this_version]
+        // A setting without an engine is no promise, whatever the plan: that the
+        // plan is off does not matter then, that it needs P2 does.
+        const missing = !s.engine || s.reason === 'not_in_this_version'
+        const reasons = [
+          ...(s.reason === 'requires_p2' || (s.reason === 'plan_off' && !missing) ? [why[s.reason]] : []),
+          ...(missing ? [why.not_in_this_version] : []),
+        ]
         const known = name('capability', s.id)
         return (
           <li key={s.id} className={styles.item}>
