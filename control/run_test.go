@@ -306,6 +306,20 @@ func TestOneControlPlaneAtATime(t *testing.T) {
 	}
 }
 
+func TestAdminTokenWhileItRuns(t *testing.T) {
+	p := start(t, t.TempDir())
+	var out strings.Builder
+	env := control.Env{Stdout: &out, Stderr: t.Output(), Hashing: access.Hashing{Passes: 1, Memory: 64, Threads: 1}}
+	if code := control.Command(t.Context(), []string{"admin", "token", "--state", p.state}, env); code != 0 {
+		t.Fatal(code)
+	}
+	// A script reads one line and nothing else.
+	token := strings.TrimSuffix(out.String(), "\n")
+	if s, err := p.client(t, token).Session(t.Context()); err != nil || s.Role != "admin" || s.MustChangePassword {
+		t.Errorf("%q: %+v, %v", token, s, err)
+	}
+}
+
 func TestAdminResetWhileItRuns(t *testing.T) {
 	p := start(t, t.TempDir())
 	c := p.admin(t)
