@@ -81,7 +81,7 @@ func RunBroker(ctx context.Context, log *slog.Logger) error {
 	runtime.GOMAXPROCS(2)
 	harden(log, oomNever)
 	lockMemory(log)
-	b := &broker{log: newAside(log), mem: mem, group: groupFD, sock: sockFD, in: newReceiver(sockFD), ignore: newIgnorer(groupFD, exeFD), pid: int32(os.Getpid())}
+	b := &broker{log: newAside(log), mem: mem, group: groupFD, sock: sockFD, in: newReceiver(sockFD, false), ignore: newIgnorer(groupFD, exeFD), pid: int32(os.Getpid())}
 	defer b.log.close()
 	// An answer to the broker before this one must not fit an event of this one.
 	b.seq = mem.brokerRuns.Add(1) << 40

@@ -106,10 +106,10 @@ func TestBrokerAgainstModel(t *testing.T) {
 		defer log.close()
 		mem := &shared{}
 		mem.workerPID.Store(77)
-		b := &broker{log: log, mem: mem, group: k.group, sock: sock[0], in: newReceiver(sock[0]), ignore: newIgnorer(k.group, -1), seq: 1 << 40}
+		b := &broker{log: log, mem: mem, group: k.group, sock: sock[0], in: newReceiver(sock[0], false), ignore: newIgnorer(k.group, -1), seq: 1 << 40}
 		b.now = 1 << 50
 		mem.workerBeat.Store(b.now)
-		worker := newReceiver(sock[1])
+		worker := newReceiver(sock[1], false)
 
 		type waiter struct {
 			m     message

@@ -25,9 +25,10 @@ func TestChaos(t *testing.T) {
 		most   time.Duration
 		gap    bool // opens are let through meanwhile, and that must show
 	}{
-		{"worker", syscall.SIGKILL, longestWait, true},
-		{"broker", syscall.SIGKILL, longestWait, true},
-		{"worker broker", syscall.SIGKILL, longestWait, true},
+		// What is killed is back so soon that openers may just wait for it.
+		{"worker", syscall.SIGKILL, longestWait, false},
+		{"broker", syscall.SIGKILL, longestWait, false},
+		{"worker broker", syscall.SIGKILL, longestWait, false},
 		{"worker", syscall.SIGSTOP, longestWait, true},
 		{"broker", syscall.SIGSTOP, longestWait, true},
 		{"guard", syscall.SIGKILL, longestWait, false},

@@ -162,9 +162,17 @@ func (g *ignorer) pin() {
 
 // add makes the kernel allow opens of a file until it is written to. Where a
 // writer has it open, the kernel sets nothing.
+//
+// The mark also asks for what the filesystem's mark asks for anyway: so it
+// stays when its ignore mask is taken back. While a mark is being destroyed,
+// the kernel lets opens of that file pass without an event.
 func (g *ignorer) add(fd int) error {
 	for {
-		err := mark(g.group, unix.FAN_MARK_ADD|ignoreFlags[g.age], permMask, fd)
+		flags := ignoreFlags[g.age]
+		err := mark(g.group, unix.FAN_MARK_ADD|flags&unix.FAN_MARK_EVICTABLE, unix.FAN_CLOSE_WRITE, fd)
+		if err == nil {
+			err = mark(g.group, unix.FAN_MARK_ADD|flags, permMask, fd)
+		}
 		if errors.Is(err, unix.EINVAL) && g.age < len(ignoreFlags)-1 {
 			g.age++
 			continue
@@ -178,7 +186,7 @@ func (g *ignorer) add(fd int) error {
 	}
 }
 
-// remove takes the mark of a file back, if there is one.
+// remove makes the kernel ask again for a file.
 func (g *ignorer) remove(fd int) {
 	_ = mark(g.group, unix.FAN_MARK_REMOVE|ignoreFlags[g.age]&^unix.FAN_MARK_EVICTABLE, permMask, fd)
 }

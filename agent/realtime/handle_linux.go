@@ -3,7 +3,6 @@ package realtime
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"os"
 	"strconv"
@@ -35,10 +34,15 @@ type Handle struct {
 	mem *shared
 
 	sock   int
+	in     *receiver
 	opens  chan job
 	bads   chan job
 	closes chan job
 	known  *verdicts
+	turn   chan struct{} // whoever takes it listens
+	idle   atomic.Int32  // goroutines that could
+	since  atomic.Int64  // when the one that listens began to judge instead, 0 if it did not
+	stir   chan struct{} // wakes who looks at since
 	// unheard is how many lost CloseWrite are accounted for.
 	unheard uint64
 	pulse   pulse
@@ -81,7 +85,8 @@ func Attach(log *slog.Logger) (*Handle, error) {
 	harden(log, oomRather)
 	h := &Handle{
 		log: log, mem: mem, sock: sockFD, opens: make(chan job, openQueue), bads: make(chan job, badQueue), closes: make(chan job, closeQueue),
-		known: newVerdicts(remembered), queued: map[inode]bool{}, done: make(chan message, maxPending), unheard: mem.unheard.Load(),
+		turn: make(chan struct{}, 1), stir: make(chan struct{}, 1),
+		in: newReceiver(sockFD, true), known: newVerdicts(remembered), queued: map[inode]bool{}, done: make(chan message, maxPending), unheard: mem.unheard.Load(),
 	}
 	h.scope.Store(&scope{})
 	mem.workerPID.Store(int32(os.Getpid()))
@@ -102,139 +107,6 @@ func (h *Handle) OwnPID(slot, pid int) {
 // Stats returns the counters of all three processes.
 func (h *Handle) Stats() Stats { return h.mem.stats() }
 
-// Run judges until ctx ends. From then on opens are let through.
-func (h *Handle) Run(ctx context.Context, j Judge) error {
-	ctx, stop := context.WithCancel(ctx)
-	var all sync.WaitGroup
-	defer all.Wait()
-	defer stop()
-	for _, p := range []struct {
-		jobs   <-chan job
-		judges int
-	}{{h.opens, openJudges}, {h.bads, badJudges}, {h.closes, closeJudges}} {
-		for range p.judges {
-			all.Go(func() { h.judge(ctx, j, p.jobs) })
-		}
-	}
-	defer h.mem.workerBeat.Store(never)
-	return h.listen(ctx)
-}
-
-// listen takes messages, sorts them, and beats: whoever sees the beat knows
-// that this loop goes on. It never waits for a judge.
-func (h *Handle) listen(ctx context.Context) error {
-	in := newReceiver(h.sock)
-	polled := []unix.PollFd{{Fd: int32(h.sock), Events: unix.POLLIN}}
-	h.pulse = newPulse(beatEvery)
-	for ctx.Err() == nil {
-		now := mono()
-		h.mem.workerBeat.Store(now)
-		if !h.pulse.away(now) && stale(&h.mem.guardianBeat, now, guardianLost) {
-			h.log.Error("guardian and broker have stopped; ending them so that they are started again")
-			h.mem.endGuardian()
-		}
-		if _, err := unix.Poll(polled, int(beatEvery.Milliseconds())); err != nil && !errors.Is(err, unix.EINTR) {
-			return fmt.Errorf("poll: %w", err)
-		}
-		if polled[0].Revents == 0 {
-			continue
-		}
-		if err := h.take(in); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// batch bounds the messages between two beats.
-const batch = 64
-
-func (h *Handle) take(in *receiver) error {
-	for range batch {
-		var m message
-		err := in.next(&m)
-		switch {
-		case errors.Is(err, unix.EAGAIN):
-			return nil
-		case errors.Is(err, unix.ECONNRESET):
-			return fault.New(fault.Unavailable, "the broker's socket is gone")
-		case err != nil:
-			h.log.Warn("the broker said something odd", "error", err)
-			continue
-		}
-		h.sort(m)
-	}
-	return nil
-}
-
-// sort answers what is known and queues the rest.
-func (h *Handle) sort(m message) {
-	if m.op == opDone {
-		select {
-		case h.done <- m:
-		default: // nobody waits for it any more
-		}
-		return
-	}
-	if m.file < 0 {
-		// This process has no descriptor left.
-		h.settle(&m, Decision{}, answerBusy)
-		return
-	}
-	if n := h.mem.unheard.Load(); n != h.unheard {
-		h.unheard = n
-		h.known.forget()
-	}
-	stamp, regular := stampOf(m.file)
-	if !regular {
-		h.settle(&m, Decision{}, 0)
-		m.close()
-		return
-	}
-	j := job{message: m, stamp: stamp, at: time.Now()}
-	switch m.op {
-	case opOpen:
-		j.kind = OpenPerm
-		h.sortOpen(j)
-	case opClosed:
-		j.kind = CloseWrite
-		h.known.drop(stamp)
-		h.queueClosed(j)
-	case opExec:
-		j.kind = Executed
-		h.queue(h.closes, j)
-	case opMissed:
-		j.kind = Missed
-		h.queue(h.closes, j)
-	default:
-		j.close()
-	}
-}
-
-func (h *Handle) sortOpen(j job) {
-	switch h.look(j.file, j.stamp) {
-	case KnownClean:
-		h.settle(&j.message, Decision{Cache: true}, 0)
-		j.close()
-	case KnownBad:
-		j.deny = h.denySoon(j.message)
-		select {
-		case h.bads <- j:
-		default:
-			h.settle(&j.message, Decision{Deny: true}, 0)
-			j.close()
-		}
-	default:
-		h.queue(h.opens, j)
-	}
-}
-
-// denySoon denies an open before the broker's deadline would allow it. The
-// judge's answer counts if it comes first.
-func (h *Handle) denySoon(m message) *time.Timer {
-	return time.AfterFunc(Deadline/4, func() { h.settle(&m, Decision{Deny: true}, 0) })
-}
-
 // look returns what is known of a file, now. What was clean is not known to
 // be so while somebody has it open for writing.
 func (h *Handle) look(fd int, s Stamp) Known {
@@ -245,47 +117,10 @@ func (h *Handle) look(fd int, s Stamp) Known {
 	return k
 }
 
-// queue hands a job to the judges; when they are behind, an opener is let
-// through, and a notification is dropped.
-func (h *Handle) queue(to chan<- job, j job) bool {
-	select {
-	case to <- j:
-		return true
-	default:
-		if j.kind != OpenPerm {
-			h.mem.dropped.Add(1)
-		}
-		h.settle(&j.message, Decision{}, answerBusy)
-		j.close()
-		return false
-	}
-}
-
-// queueClosed queues a written file unless it is queued already: a log that
-// is opened for each line is judged as often as there is time to.
-func (h *Handle) queueClosed(j job) {
-	i := j.stamp.inode()
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if h.queued[i] {
-		h.mem.merged.Add(1)
-		j.close()
-		return
-	}
-	if h.queue(h.closes, j) {
-		h.queued[i] = true
-	}
-}
-
-func (h *Handle) judge(ctx context.Context, judge Judge, jobs <-chan job) {
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case j := <-jobs:
-			h.decide(ctx, judge, j)
-		}
-	}
+// denySoon denies an open before the broker's deadline would allow it. The
+// judge's answer counts if it comes first.
+func (h *Handle) denySoon(m message) *time.Timer {
+	return time.AfterFunc(Deadline/4, func() { h.settle(&m, Decision{Deny: true}, 0) })
 }
 
 func (h *Handle) decide(ctx context.Context, judge Judge, j job) {

@@ -105,23 +105,32 @@ func send(sock int, m *message) error {
 	}
 }
 
-// receiver takes messages off a socket. It is for one goroutine.
+// receiver takes messages off a socket. It is for one goroutine at a time.
 type receiver struct {
-	sock int
-	oob  []byte
+	sock  int
+	flags int
+	wait  bool // as long as the socket's SO_RCVTIMEO says
+	oob   []byte
 }
 
-func newReceiver(sock int) *receiver {
-	return &receiver{sock: sock, oob: make([]byte, unix.CmsgSpace(4))}
+func newReceiver(sock int, wait bool) *receiver {
+	r := &receiver{sock: sock, wait: wait, flags: unix.MSG_CMSG_CLOEXEC, oob: make([]byte, unix.CmsgSpace(4))}
+	if !wait {
+		r.flags |= unix.MSG_DONTWAIT
+	}
+	return r
 }
 
-// next takes a message without waiting. Whatever comes beside a message that
-// is not understood is closed.
+// next takes a message, EAGAIN if there is none. Whatever comes beside a
+// message that is not understood is closed.
 func (r *receiver) next(m *message) error {
 	var b [messageSize + 1]byte
 	for {
-		n, on, _, _, err := unix.Recvmsg(r.sock, b[:], r.oob, unix.MSG_DONTWAIT|unix.MSG_CMSG_CLOEXEC)
+		n, on, _, _, err := unix.Recvmsg(r.sock, b[:], r.oob, r.flags)
 		if errors.Is(err, unix.EINTR) {
+			if r.wait {
+				return unix.EAGAIN
+			}
 			continue
 		}
 		if err != nil {
