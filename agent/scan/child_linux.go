@@ -207,7 +207,11 @@ func (c *child) scan(ctx context.Context, file *os.File, o Options, release func
 	c.pending[id] = p
 	c.mu.Unlock()
 
-	if err := c.send(request{ID: id, Budget: o.Budget, Closed: o.SkipArchives}, file); err != nil {
+	err := c.send(request{ID: id, Budget: o.Budget, Closed: o.SkipArchives}, file)
+	switch {
+	case errors.Is(err, os.ErrClosed):
+		c.settle(id, answer{err: err}) // the caller closed the file
+	case err != nil:
 		c.kill() // the socket is full or broken; whoever is pending is answered by receive
 	}
 	select {

@@ -29,7 +29,7 @@ const eicarName = "Virus:DOS/EICAR_Test_File"
 
 // eicar is put together here so that it stands nowhere whole.
 func eicar() []byte {
-	return []byte(`X5O!P%@AP[4\PZX54(P^)7CC)7}$` + "EICAR-STANDARD-ANTIVIRUS-" + "TEST-FILE!$H+H*")
+	return []byte(`X5O!P%@AP[4\P` + "ZX54(P^)7CC)7}$EICAR-STANDARD-ANTIVIRUS-" + "TEST-FILE!$H+H*")
 }
 
 // sample is our own inert test content.

@@ -74,3 +74,27 @@ func number(content []byte) byte {
 	}
 	return byte(len(content))
 }
+
+// sevenZipBomb is an archive whose one member wants a dictionary of 4 GiB.
+func sevenZipBomb() []byte {
+	content := append([]byte{0}, make([]byte, 63)...) // what LZMA begins with
+	var h bytes.Buffer
+	h.Write([]byte{0x01, 0x04})
+	h.Write([]byte{0x06, 0x00, 0x01, 0x09, number(content), 0})
+	h.Write([]byte{0x07, 0x0b, 0x01, 0x00})
+	h.Write([]byte{0x01, 0x23, 0x03, 0x01, 0x01, 0x05, 0x5d, 0xff, 0xff, 0xff, 0xff}) // one coder: LZMA with properties
+	h.Write([]byte{0x0c, 0x60, 0x0a, 0x01})
+	binary.Write(&h, binary.LittleEndian, uint32(0))
+	h.Write([]byte{0x00, 0x08, 0x00, 0x00})
+	h.Write([]byte{0x05, 0x01, 0x11, 5, 0x00, 'b', 0, 0, 0})
+	h.Write([]byte{0x00, 0x00})
+
+	start := binary.LittleEndian.AppendUint64(nil, uint64(len(content)))
+	start = binary.LittleEndian.AppendUint64(start, uint64(h.Len()))
+	start = binary.LittleEndian.AppendUint32(start, crc32.ChecksumIEEE(h.Bytes()))
+	b := []byte("7z\xbc\xaf\x27\x1c\x00\x04")
+	b = binary.LittleEndian.AppendUint32(b, crc32.ChecksumIEEE(start))
+	b = append(b, start...)
+	b = append(b, content...)
+	return append(b, h.Bytes()...)
+}
