@@ -20,9 +20,12 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/url"
 	"os"
+	"slices"
 	"sync"
 	"time"
+	"unicode/utf8"
 
 	"github.com/uptrace/bun"
 
@@ -54,7 +57,8 @@ type Authority struct {
 	cfg    Config
 	ca     *authority
 	policy ed25519.PrivateKey
-	limits *limiter
+	failed *limiter // enrolments, by address
+	renews *limiter // by device
 
 	mu     sync.Mutex
 	server *tls.Certificate
@@ -76,7 +80,7 @@ func Open(cfg Config) (*Authority, error) {
 	if err != nil {
 		return nil, err
 	}
-	a := &Authority{cfg: cfg, ca: ca, policy: policy, limits: newLimiter()}
+	a := &Authority{cfg: cfg, ca: ca, policy: policy, failed: newLimiter(failuresPerMinute), renews: newLimiter(renewalsPerMinute)}
 	_, err = a.serverCertificate()
 	return a, err
 }
@@ -105,60 +109,56 @@ func (a *Authority) serverCertificate() (*tls.Certificate, error) {
 	return a.server, nil
 }
 
-// TLSConfig serves browsers and agents on one port.
+// TLSConfig serves browsers and agents on one port. It does not check the
+// certificates of agents: Identify does, which can say what is wrong with one,
+// where a handshake could only fail.
 func (a *Authority) TLSConfig() *tls.Config {
 	certificate := func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return a.serverCertificate() }
 	agents := &tls.Config{
-		MinVersion: tls.VersionTLS13, NextProtos: []string{ALPN}, GetCertificate: certificate,
-		// The chain is checked here and not by crypto/tls, because a certificate
-		// that expired lately may still be renewed.
-		ClientAuth: tls.RequestClientCert, VerifyConnection: a.verifyAgent,
+		MinVersion: tls.VersionTLS13, NextProtos: []string{ALPN}, GetCertificate: certificate, ClientAuth: tls.RequestClientCert,
 	}
 	return &tls.Config{
 		MinVersion: tls.VersionTLS12, NextProtos: []string{"h2", "http/1.1"}, GetCertificate: certificate,
 		GetConfigForClient: func(h *tls.ClientHelloInfo) (*tls.Config, error) {
-			for _, p := range h.SupportedProtos {
-				if p == ALPN {
-					return agents, nil
-				}
+			if slices.Contains(h.SupportedProtos, ALPN) {
+				return agents, nil
 			}
 			return nil, nil
 		},
 	}
 }
 
-// verifyAgent checks that a client's certificate, if it has one, is ours.
-func (a *Authority) verifyAgent(s tls.ConnectionState) error {
-	if len(s.PeerCertificates) == 0 {
-		return nil // enrols, or pings
-	}
-	c := s.PeerCertificates[0]
-	at := a.cfg.Now()
-	if at.After(c.NotAfter) && at.Before(c.NotAfter.Add(renewGrace)) {
-		at = c.NotAfter
-	}
-	_, err := c.Verify(x509.VerifyOptions{Roots: a.ca.pool(), CurrentTime: at, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}})
-	return err
-}
-
 // Identify returns the device on the other side of a connection. Errors:
-// fault.Unauthentic without a certificate, with an expired or a revoked one.
+// fault.Unauthentic without a certificate, with a foreign, an expired or a
+// revoked one.
 func (a *Authority) Identify(ctx context.Context, s *tls.ConnectionState) (event.DeviceID, error) {
 	id, c, err := a.peer(ctx, s)
 	if err != nil {
 		return "", err
 	}
 	if a.cfg.Now().After(c.NotAfter) {
-		return "", fault.New(fault.Unauthentic, "the certificate of device %s expired at %s; the agent renews it by itself when its clock is right", id, c.NotAfter.Format(time.RFC3339))
+		return "", fault.New(fault.Unauthentic, "the certificate of device %s expired at %s; the agent renews it by itself", id, c.NotAfter.Format(time.RFC3339))
 	}
 	return id, nil
 }
 
+// peer returns the device of a certificate that is ours and not revoked. One
+// that expired lately is good enough: it may be renewed.
 func (a *Authority) peer(ctx context.Context, s *tls.ConnectionState) (event.DeviceID, *x509.Certificate, error) {
 	if s == nil || len(s.PeerCertificates) == 0 {
 		return "", nil, fault.New(fault.Unauthentic, "a device certificate is needed; enrol first")
 	}
-	c := s.PeerCertificates[0]
+	c, now := s.PeerCertificates[0], a.cfg.Now()
+	if now.After(c.NotAfter.Add(renewGrace)) {
+		return "", nil, fault.New(fault.Unauthentic, "the certificate expired at %s, too long ago to renew it; enrol again with --force", c.NotAfter.Format(time.RFC3339))
+	}
+	at := now
+	if at.After(c.NotAfter) {
+		at = c.NotAfter
+	}
+	if _, err := c.Verify(x509.VerifyOptions{Roots: a.ca.pool(), CurrentTime: at, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}}); err != nil {
+		return "", nil, fault.New(fault.Unauthentic, "the certificate was not issued by this control plane; enrol again with --force: %w", err)
+	}
 	id, ok := deviceOf(c)
 	if !ok {
 		return "", nil, fault.New(fault.Unauthentic, "the certificate names no device")
@@ -166,12 +166,12 @@ func (a *Authority) peer(ctx context.Context, s *tls.ConnectionState) (event.Dev
 	var row certRow
 	err := a.cfg.DB.NewSelect().Model(&row).Where("serial = ?", c.SerialNumber.Text(16)).Scan(ctx)
 	switch {
-	case errors.Is(err, sql.ErrNoRows):
-		return "", nil, fault.New(fault.Unauthentic, "this certificate was not issued here; enrol again with --force")
+	case errors.Is(err, sql.ErrNoRows) || err == nil && row.DeviceID != id:
+		return "", nil, fault.New(fault.Unauthentic, "the certificate is not known here; enrol again with --force")
 	case err != nil:
-		return "", nil, err
+		return "", nil, fmt.Errorf("look up a certificate: %w", err)
 	case row.RevokedAt != nil:
-		return "", nil, fault.New(fault.Unauthentic, "the certificate of device %s was revoked at %s", id, row.RevokedAt.Format(time.RFC3339))
+		return "", nil, fault.New(fault.Unauthentic, "device %s was offboarded at %s; to protect it again, enrol with --force", id, row.RevokedAt.UTC().Format(time.RFC3339))
 	}
 	return id, c, nil
 }
@@ -186,14 +186,30 @@ type certRow struct {
 	RevokedAt *time.Time
 }
 
-func (a *Authority) issue(ctx context.Context, d bun.IDB, id event.DeviceID, csr *x509.CertificateRequest) (*x509.Certificate, error) {
+// issue makes a certificate and notes it, in the place of what the device had
+// and can no longer even renew.
+func (a *Authority) issue(ctx context.Context, id event.DeviceID, csr *x509.CertificateRequest) (*x509.Certificate, error) {
 	now := a.cfg.Now().UTC()
 	c, err := a.ca.device(id, csr, now)
 	if err != nil {
 		return nil, err
 	}
 	row := certRow{Serial: c.SerialNumber.Text(16), DeviceID: id, IssuedAt: now, NotAfter: c.NotAfter}
-	_, err = d.NewInsert().Model(&row).Exec(ctx)
+	err = a.cfg.DB.RunInTx(ctx, nil, func(ctx context.Context, tx bun.Tx) error {
+		// A device that is offboarded while it asks gets nothing.
+		revoked, err := tx.NewSelect().Model((*certRow)(nil)).Where("device_id = ? AND revoked_at IS NOT NULL", id).Exists(ctx)
+		if err != nil {
+			return err
+		}
+		if revoked {
+			return fault.New(fault.Unauthentic, "device %s was offboarded", id)
+		}
+		if _, err := tx.NewDelete().Model((*certRow)(nil)).Where("device_id = ? AND not_after < ?", id, now.Add(-renewGrace)).Exec(ctx); err != nil {
+			return err
+		}
+		_, err = tx.NewInsert().Model(&row).Exec(ctx)
+		return err
+	})
 	return c, err
 }
 
@@ -266,8 +282,11 @@ func (a *Authority) CreateToken(ctx context.Context, r TokenRequest) (Token, str
 		return Token{}, "", fault.New(fault.Invalid, "a join token lasts from a minute to 366 days")
 	case r.MaxUses < 1 || r.MaxUses > 100_000:
 		return Token{}, "", fault.New(fault.Invalid, "a join token has 1 to 100000 uses")
-	case len([]rune(r.Label)) > 100:
+	case utf8.RuneCountInString(r.Label) > 100:
 		return Token{}, "", fault.New(fault.Invalid, "a label has at most 100 characters")
+	}
+	if u, err := url.Parse(r.Server); err != nil || u.Scheme != "https" || u.Host == "" {
+		return Token{}, "", fault.New(fault.Invalid, "agents cannot reach the control plane by %q; want https://host:port", r.Server)
 	}
 	secret, now := rest.Secret(24), a.cfg.Now().UTC()
 	t := Token{ID: rest.NewID(), EnvironmentID: r.Environment, Hash: hashOf(secret), Label: r.Label, CreatedBy: r.CreatedBy, CreatedAt: now,

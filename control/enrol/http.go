@@ -1,6 +1,7 @@
 package enrol
 
 import (
+	"cmp"
 	"context"
 	"crypto/ed25519"
 	"crypto/x509"
@@ -8,8 +9,9 @@ import (
 	"encoding/json"
 	"encoding/pem"
 	"errors"
-	"net"
+	"io"
 	"net/http"
+	"net/netip"
 	"sync"
 	"time"
 
@@ -85,10 +87,16 @@ func (a *Authority) answer(w http.ResponseWriter, r *http.Request, f func(contex
 	_ = json.NewEncoder(w).Encode(body) // the agent is gone: it asks again
 }
 
+// decode reads a body that is one JSON object with known fields.
 func decode(r *http.Request, v any) error {
 	dec := json.NewDecoder(r.Body)
 	dec.DisallowUnknownFields()
 	err := dec.Decode(v)
+	if err == nil {
+		if _, end := dec.Token(); end != io.EOF {
+			err = cmp.Or(end, errors.New("more follows the object"))
+		}
+	}
 	if tooLarge, ok := errors.AsType[*http.MaxBytesError](err); ok {
 		return fault.New(fault.Exhausted, "the body is larger than %d bytes", tooLarge.Limit)
 	}
@@ -98,14 +106,37 @@ func decode(r *http.Request, v any) error {
 	return nil
 }
 
-func (a *Authority) enrol(ctx context.Context, r *http.Request, reg Registrar) (identity, error) {
-	address, _, err := net.SplitHostPort(r.RemoteAddr)
+// origin is what failures are counted by: an address, of IPv6 the network
+// that one host has for itself.
+func origin(remote string) string {
+	ap, err := netip.ParseAddrPort(remote)
 	if err != nil {
-		address = r.RemoteAddr
+		return remote
 	}
-	if !a.limits.allow(address, a.cfg.Now()) {
-		return identity{}, fault.New(fault.Exhausted, "too many failed enrolments from %s; wait a minute", address)
+	a := ap.Addr().Unmap()
+	if a.Is4() {
+		return a.String()
 	}
+	p, err := a.WithZone("").Prefix(64)
+	if err != nil {
+		return remote
+	}
+	return p.String()
+}
+
+func (a *Authority) enrol(ctx context.Context, r *http.Request, reg Registrar) (identity, error) {
+	from := origin(r.RemoteAddr)
+	if !a.failed.allow(from, a.cfg.Now()) {
+		return identity{}, fault.New(fault.Exhausted, "too many failed enrolments from %s; wait a minute", from)
+	}
+	id, err := a.admit(ctx, r, reg)
+	if err != nil {
+		a.failed.count(from, a.cfg.Now())
+	}
+	return id, err
+}
+
+func (a *Authority) admit(ctx context.Context, r *http.Request, reg Registrar) (identity, error) {
 	var req enrolRequest
 	if err := decode(r, &req); err != nil {
 		return identity{}, err
@@ -122,11 +153,13 @@ func (a *Authority) enrol(ctx context.Context, r *http.Request, reg Registrar) (
 		return err
 	})
 	if err != nil {
-		a.limits.failed(address, a.cfg.Now())
 		return identity{}, err
 	}
 	id, err := a.register(ctx, reg, t, req, csr)
 	if err != nil {
+		// Also when the agent has hung up meanwhile, which ends ctx.
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
+		defer cancel()
 		_, back := a.cfg.DB.NewUpdate().Model(&t).Set("uses = uses - 1").WherePK().Exec(ctx)
 		return identity{}, errors.Join(err, back)
 	}
@@ -138,7 +171,7 @@ func (a *Authority) register(ctx context.Context, reg Registrar, t Token, req en
 	if err != nil {
 		return identity{}, err
 	}
-	cert, err := a.issue(ctx, a.cfg.DB, device.Device, csr)
+	cert, err := a.issue(ctx, device.Device, csr)
 	if err != nil {
 		return identity{}, err
 	}
@@ -157,6 +190,10 @@ func (a *Authority) renew(ctx context.Context, r *http.Request) (identity, error
 	if err != nil {
 		return identity{}, err
 	}
+	if !a.renews.allow(string(device), a.cfg.Now()) {
+		return identity{}, fault.New(fault.Exhausted, "device %s renews its certificate too often; wait a minute", device)
+	}
+	a.renews.count(string(device), a.cfg.Now())
 	var req struct {
 		CSR string `json:"csr"`
 	}
@@ -167,43 +204,51 @@ func (a *Authority) renew(ctx context.Context, r *http.Request) (identity, error
 	if err != nil {
 		return identity{}, err
 	}
-	cert, err := a.issue(ctx, a.cfg.DB, device, csr)
+	cert, err := a.issue(ctx, device, csr)
 	if err != nil {
 		return identity{}, err
 	}
 	return identity{Device: device, Certificate: string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert.Raw})), NotAfter: cert.NotAfter}, nil
 }
 
-// limiter bounds failed enrolments per address and minute, so that secrets
-// cannot be guessed nor the database kept busy.
+// limiter bounds what somebody may do per minute: fail to enrol, so that
+// secrets cannot be guessed, and renew, so that one device cannot fill the
+// database.
 type limiter struct {
-	mu       sync.Mutex
-	minute   time.Time
-	failures map[string]int
+	most   int
+	mu     sync.Mutex
+	minute time.Time
+	counts map[string]int
 }
 
-const failuresPerMinute = 30
+const (
+	failuresPerMinute = 30
+	renewalsPerMinute = 10
+	// maxCounted bounds the memory of a limiter. More are let through: each
+	// would be within its limit.
+	maxCounted = 100_000
+)
 
-func newLimiter() *limiter { return &limiter{failures: map[string]int{}} }
+func newLimiter(most int) *limiter { return &limiter{most: most, counts: map[string]int{}} }
 
 func (l *limiter) roll(now time.Time) {
 	if m := now.Truncate(time.Minute); !m.Equal(l.minute) {
-		l.minute, l.failures = m, map[string]int{}
+		l.minute, l.counts = m, map[string]int{}
 	}
 }
 
-func (l *limiter) allow(address string, now time.Time) bool {
+func (l *limiter) allow(who string, now time.Time) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.roll(now)
-	return l.failures[address] < failuresPerMinute
+	return l.counts[who] < l.most
 }
 
-func (l *limiter) failed(address string, now time.Time) {
+func (l *limiter) count(who string, now time.Time) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.roll(now)
-	if len(l.failures) < 100_000 {
-		l.failures[address]++
+	if len(l.counts) < maxCounted {
+		l.counts[who]++
 	}
 }

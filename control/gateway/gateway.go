@@ -10,11 +10,11 @@ package gateway
 
 import (
 	"context"
-	"fmt"
 	"log/slog"
 	"net/http"
-	"strconv"
+	"runtime/debug"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/lxzan/gws"
@@ -31,7 +31,8 @@ type Config struct {
 	// Identify returns the device of a request, or why it may not come in.
 	Identify func(*http.Request) (event.DeviceID, error)
 	// Publish makes a batch durable. frame is the encoded wire.Batch; batch
-	// names it, the same when it is sent again.
+	// names its stream and first record. A batch that is sent again has the
+	// same name and may hold more records.
 	Publish func(ctx context.Context, device event.DeviceID, batch string, frame []byte) error
 	// Hello, Heartbeat and PolicyResult keep what an agent tells.
 	Hello        func(context.Context, event.DeviceID, *wire.Hello) error
@@ -39,15 +40,17 @@ type Config struct {
 	PolicyResult func(context.Context, event.DeviceID, *wire.PolicyResult) error
 	// Policy returns the policy that applies to a device now.
 	Policy func(context.Context, event.DeviceID) (policy.Signed, error)
-	// Gone is told when a device has no session any more.
+	// Gone is told when a device has no session any more. It must not block.
 	Gone func(event.DeviceID)
 	Log  *slog.Logger
+	// Silence of an agent after which its connection counts as broken; it is
+	// pinged four times in it. 90 s when zero.
+	Silence time.Duration
 }
 
 // Times of a session.
 const (
-	idleLimit    = 90 * time.Second // an agent beats every 30 s and answers pings
-	pingEvery    = 25 * time.Second
+	silence      = 90 * time.Second // an agent beats every 30 s and answers pings
 	helloLimit   = 10 * time.Second
 	writeLimit   = 10 * time.Second
 	publishLimit = 30 * time.Second
@@ -55,15 +58,30 @@ const (
 
 // Session describes a connected agent.
 type Session struct {
-	Device event.DeviceID
-	Remote string
-	Since  time.Time
+	Device   event.DeviceID
+	Remote   string
+	Since    time.Time
+	Protocol int
+}
+
+// Stats counts since the start.
+type Stats struct {
+	Sessions  int    // now
+	Opened    uint64 // sessions
+	Refused   uint64 // requests that Identify did not let in, or that were no WebSocket
+	Replaced  uint64 // sessions that another one of the same device has ended
+	Malformed uint64 // frames that ended a session
+	Unknown   uint64 // frames of newer agents that were passed over
+	Batches   uint64 // published and acknowledged
+	Failed    uint64 // batches that the queue did not take
+	Panics    uint64
 }
 
 // Gateway is an http.Handler for the route of the link.
 type Gateway struct {
-	cfg Config
-	up  *gws.Upgrader
+	cfg    Config
+	up     *gws.Upgrader
+	counts struct{ opened, refused, replaced, malformed, unknown, batches, failed, panics atomic.Uint64 }
 
 	mu       sync.Mutex
 	sessions map[event.DeviceID]*session
@@ -73,10 +91,13 @@ type Gateway struct {
 
 // New returns a gateway.
 func New(cfg Config) *Gateway {
+	if cfg.Silence == 0 {
+		cfg.Silence = silence
+	}
 	g := &Gateway{cfg: cfg, sessions: map[event.DeviceID]*session{}}
 	g.up = gws.NewUpgrader(handler{}, &gws.ServerOption{
-		ReadMaxPayloadSize: wire.MaxFrame, WriteMaxPayloadSize: wire.MaxFrame, ReadBufferSize: 1024, Recovery: gws.Recovery,
-		Logger: quiet{}, HandshakeTimeout: helloLimit,
+		ReadMaxPayloadSize: wire.MaxFrame, WriteMaxPayloadSize: wire.MaxFrame, ReadBufferSize: 1024, ParallelGolimit: 1,
+		Recovery: func(gws.Logger) {}, Logger: quiet{}, HandshakeTimeout: helloLimit,
 	})
 	return g
 }
@@ -87,46 +108,45 @@ type quiet struct{}
 
 func (quiet) Error(...any) {}
 
-// session is one connection.
-type session struct {
-	g      *Gateway
-	device event.DeviceID
-	conn   *gws.Conn
-	since  time.Time
-	hello  bool
-	write  sync.Mutex
-}
-
-// sessionKey finds the session of a connection.
-const sessionKey = "session"
-
-// ServeHTTP takes the connection of an agent and returns when it has ended.
+// ServeHTTP takes the connection of an agent. It returns when the session has
+// begun, which lets go of what the request has taken.
 func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	device, err := g.cfg.Identify(r)
 	if err != nil {
+		g.counts.refused.Add(1)
 		g.cfg.Log.Info("an agent was refused", "remote", r.RemoteAddr, "error", err)
 		rest.Write(w, g.cfg.Log, err)
 		return
 	}
 	conn, err := g.up.Upgrade(w, r)
 	if err != nil {
+		g.counts.refused.Add(1)
 		g.cfg.Log.Info("an agent did not upgrade", "device", device, "remote", r.RemoteAddr, "error", err)
 		return
 	}
 	s := &session{g: g, device: device, conn: conn, since: time.Now()}
 	conn.Session().Store(sessionKey, s)
 	if !g.enter(s) {
-		_ = conn.WriteClose(1012, []byte("the control plane stops"))
+		s.end(fault.Unavailable, "the control plane stops")
 		return
 	}
-	defer g.leave(s)
-	if err := conn.SetReadDeadline(time.Now().Add(helloLimit)); err != nil {
+	// Once more: a revocation that came in between has found no session to end.
+	if _, err := g.cfg.Identify(r); err != nil {
+		s.end(fault.KindOf(err), err.Error())
+	}
+	go s.run()
+}
+
+func (s *session) run() {
+	defer s.g.leave(s)
+	if err := s.conn.SetReadDeadline(time.Now().Add(min(helloLimit, s.g.cfg.Silence))); err != nil {
 		return
 	}
-	stop := make(chan struct{})
-	defer close(stop)
-	go s.ping(stop)
-	conn.ReadLoop()
+	s.write.Lock()
+	s.pings = time.AfterFunc(s.g.cfg.Silence/4, s.ping)
+	s.write.Unlock()
+	defer s.pings.Stop()
+	s.conn.ReadLoop()
 }
 
 func (g *Gateway) enter(s *session) bool {
@@ -136,204 +156,40 @@ func (g *Gateway) enter(s *session) bool {
 		return false
 	}
 	if old := g.sessions[s.device]; old != nil {
-		go old.end(fault.Conflict, "another connection of the same device has taken over")
+		g.counts.replaced.Add(1)
+		go old.end(fault.Conflict, "another connection of the same device has taken over; if it is a copy of this host, enrol one of the two with --force")
 	}
 	g.sessions[s.device] = s
+	g.counts.opened.Add(1)
 	g.running.Add(1)
 	return true
 }
 
 func (g *Gateway) leave(s *session) {
+	defer g.running.Done()
 	_ = s.conn.NetConn().Close()
 	g.mu.Lock()
-	last := g.sessions[s.device] == s
-	if last {
+	defer g.mu.Unlock()
+	if g.sessions[s.device] == s {
 		delete(g.sessions, s.device)
 	}
-	g.mu.Unlock()
-	if last {
+	// Told under the lock, so that it cannot overtake the hello of a session
+	// that comes after.
+	if g.sessions[s.device] == nil {
 		g.cfg.Gone(s.device)
 	}
-	g.running.Done()
-}
-
-// ping finds connections that only one side believes in.
-func (s *session) ping(stop <-chan struct{}) {
-	tick := time.NewTicker(pingEvery)
-	defer tick.Stop()
-	for {
-		select {
-		case <-stop:
-			return
-		case <-tick.C:
-			s.write.Lock()
-			err := s.conn.WritePing(nil)
-			s.write.Unlock()
-			if err != nil {
-				_ = s.conn.NetConn().Close()
-				return
-			}
-		}
-	}
-}
-
-// send sends one message.
-func (s *session) send(m wire.Message) error {
-	b, err := wire.Encode(m)
-	if err != nil {
-		return err
-	}
-	s.write.Lock()
-	defer s.write.Unlock()
-	if err := s.conn.SetWriteDeadline(time.Now().Add(writeLimit)); err != nil {
-		return err
-	}
-	return s.conn.WriteMessage(gws.OpcodeBinary, b)
-}
-
-// end says why and closes.
-func (s *session) end(kind fault.Kind, message string) {
-	_ = s.send(&wire.Goodbye{Kind: kind.String(), Message: message})
-	s.write.Lock()
-	_ = s.conn.WriteClose(1000, nil)
-	s.write.Unlock()
-	_ = s.conn.NetConn().Close()
-}
-
-// handler receives what gws reads. It is the same for all connections.
-type handler struct{ gws.BuiltinEventHandler }
-
-func (handler) OnPing(c *gws.Conn, payload []byte) {
-	s, ok := sessionOf(c)
-	if !ok {
-		return
-	}
-	s.alive()
-	s.write.Lock()
-	defer s.write.Unlock()
-	_ = c.WritePong(payload)
-}
-
-func (handler) OnPong(c *gws.Conn, _ []byte) {
-	if s, ok := sessionOf(c); ok {
-		s.alive()
-	}
-}
-
-func (handler) OnMessage(c *gws.Conn, m *gws.Message) {
-	defer m.Close()
-	s, ok := sessionOf(c)
-	if !ok {
-		return
-	}
-	if err := s.take(m.Bytes()); err != nil {
-		level := slog.LevelInfo
-		if fault.KindOf(err) == fault.Internal {
-			level = slog.LevelWarn
-		}
-		s.g.cfg.Log.Log(context.Background(), level, "an agent's session ends", "device", s.device, "error", err)
-		kind, message := fault.KindOf(err), err.Error()
-		if kind == fault.Internal {
-			message = "internal error of the control plane; its log says more"
-		}
-		s.end(kind, message)
-	}
-}
-
-func sessionOf(c *gws.Conn) (*session, bool) {
-	v, ok := c.Session().Load(sessionKey)
-	if !ok {
-		return nil, false
-	}
-	s, ok := v.(*session)
-	return s, ok
-}
-
-// alive pushes the end of the session away.
-func (s *session) alive() {
-	if s.hello {
-		_ = s.conn.SetReadDeadline(time.Now().Add(idleLimit))
-	}
-}
-
-// take handles one frame. An error ends the session.
-func (s *session) take(b []byte) error {
-	m, err := wire.Decode(b)
-	if err != nil {
-		return fault.New(fault.Invalid, "%w", err)
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), publishLimit)
-	defer cancel()
-	if hello, ok := m.(*wire.Hello); ok {
-		return s.greet(ctx, hello)
-	}
-	if !s.hello {
-		return fault.New(fault.Invalid, "the first frame is not a hello")
-	}
-	s.alive()
-	switch m := m.(type) {
-	case *wire.Batch:
-		return s.publish(ctx, m, b)
-	case *wire.Heartbeat:
-		return s.g.cfg.Heartbeat(ctx, s.device, m)
-	case *wire.PolicyResult:
-		return s.g.cfg.PolicyResult(ctx, s.device, m)
-	case *wire.CommandResult:
-		s.g.cfg.Log.Debug("a command has ended", "device", s.device, "id", m.ID, "error", m.Error)
-		return nil
-	case *wire.Goodbye:
-		s.g.cfg.Log.Debug("an agent says goodbye", "device", s.device, "message", m.Message)
-		return nil
-	default:
-		return fault.New(fault.Invalid, "an agent does not send %T", m)
-	}
-}
-
-func (s *session) greet(ctx context.Context, h *wire.Hello) error {
-	if s.hello {
-		return fault.New(fault.Invalid, "a second hello")
-	}
-	if h.Protocol < wire.Oldest {
-		return fault.New(fault.Unsupported, "the agent speaks protocol %d, the oldest that this control plane understands is %d; upgrade the agent", h.Protocol, wire.Oldest)
-	}
-	if err := s.g.cfg.Hello(ctx, s.device, h); err != nil {
-		return err
-	}
-	s.hello = true
-	s.alive()
-	if err := s.send(&wire.Welcome{Protocol: wire.Protocol, Time: time.Now()}); err != nil {
-		return fmt.Errorf("greet: %w", err)
-	}
-	return s.push(ctx)
-}
-
-func (s *session) push(ctx context.Context) error {
-	signed, err := s.g.cfg.Policy(ctx, s.device)
-	if err != nil {
-		return fmt.Errorf("compose the policy: %w", err)
-	}
-	return s.send(&wire.PolicyPush{Signed: signed})
-}
-
-func (s *session) publish(ctx context.Context, b *wire.Batch, frame []byte) error {
-	name := string(s.device) + "/" + strconv.FormatUint(uint64(b.Epoch), 36) + "/" + strconv.FormatUint(b.ID, 10)
-	// The buffer is the library's and used again after this call; the queue is
-	// given a copy of its own.
-	err := s.g.cfg.Publish(ctx, s.device, name, append([]byte(nil), frame...))
-	if err != nil {
-		return fault.Wrap(fault.Unavailable, err, "the queue does not take the batch; send it again later")
-	}
-	return s.send(&wire.Ack{Epoch: b.Epoch, ID: b.ID})
 }
 
 // Push sends a device its policy anew. A device that is not connected gets it
 // when it connects.
 func (g *Gateway) Push(ctx context.Context, device event.DeviceID) {
-	if s := g.session(device); s != nil {
-		if err := s.push(ctx); err != nil {
-			g.cfg.Log.Warn("a policy could not be sent", "device", device, "error", err)
-			s.end(fault.Unavailable, "connect again for the policy")
-		}
+	s := g.session(device)
+	if s == nil || !s.greeted.Load() {
+		return
+	}
+	if err := s.push(ctx); err != nil {
+		g.cfg.Log.Warn("a policy could not be sent", "device", device, "error", err)
+		s.end(fault.Unavailable, "connect again for the policy")
 	}
 }
 
@@ -344,35 +200,121 @@ func (g *Gateway) Disconnect(device event.DeviceID, kind fault.Kind, message str
 	}
 }
 
+// Command asks a device to do one of the commands of the protocol and waits
+// for its answer. Errors: fault.Invalid for a command that is none,
+// fault.Unavailable when the device is not connected or does not answer, and
+// fault.Conflict with what the device says when it fails.
+func (g *Gateway) Command(ctx context.Context, device event.DeviceID, name string) error {
+	if !wire.KnownCommand(name) {
+		return fault.New(fault.Invalid, "there is no command %q", name)
+	}
+	s := g.session(device)
+	if s == nil || !s.greeted.Load() {
+		return fault.New(fault.Unavailable, "device %s is not connected", device)
+	}
+	return s.command(ctx, name)
+}
+
 func (g *Gateway) session(device event.DeviceID) *session {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	return g.sessions[device]
 }
 
-// Sessions lists the connected agents.
-func (g *Gateway) Sessions() []Session {
+func (g *Gateway) all() []*session {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	list := make([]Session, 0, len(g.sessions))
+	all := make([]*session, 0, len(g.sessions))
 	for _, s := range g.sessions {
-		list = append(list, Session{Device: s.device, Remote: s.conn.RemoteAddr().String(), Since: s.since})
+		all = append(all, s)
+	}
+	return all
+}
+
+// Sessions lists the connected agents.
+func (g *Gateway) Sessions() []Session {
+	all := g.all()
+	list := make([]Session, len(all))
+	for i, s := range all {
+		list[i] = Session{Device: s.device, Remote: s.conn.RemoteAddr().String(), Since: s.since, Protocol: int(s.protocol.Load())}
 	}
 	return list
 }
 
-// Close ends all sessions and waits for them. Agents come back by themselves.
+// Stats returns the counters.
+func (g *Gateway) Stats() Stats {
+	g.mu.Lock()
+	n := len(g.sessions)
+	g.mu.Unlock()
+	c := &g.counts
+	return Stats{
+		Sessions: n, Opened: c.opened.Load(), Refused: c.refused.Load(), Replaced: c.replaced.Load(), Malformed: c.malformed.Load(),
+		Unknown: c.unknown.Load(), Batches: c.batches.Load(), Failed: c.failed.Load(), Panics: c.panics.Load(),
+	}
+}
+
+// farewells is how many sessions Close ends at once.
+const farewells = 64
+
+// Close ends all sessions and waits for what they are doing: a batch that is
+// being published is finished. Agents come back by themselves.
 func (g *Gateway) Close() error {
 	g.mu.Lock()
 	g.closed = true
-	var all []*session
-	for _, s := range g.sessions {
-		all = append(all, s)
-	}
 	g.mu.Unlock()
-	for _, s := range all {
-		s.end(fault.Unavailable, "the control plane restarts")
+	slots := make(chan struct{}, farewells)
+	for _, s := range g.all() {
+		slots <- struct{}{}
+		go func() {
+			defer func() { <-slots }()
+			s.end(fault.Unavailable, "the control plane restarts")
+		}()
 	}
 	g.running.Wait()
 	return nil
+}
+
+// handler receives what gws reads. It is the same for all connections.
+type handler struct{ gws.BuiltinEventHandler }
+
+// sessionKey finds the session of a connection.
+const sessionKey = "session"
+
+func sessionOf(c *gws.Conn) *session {
+	v, _ := c.Session().Load(sessionKey)
+	s, _ := v.(*session)
+	return s // stored before the first read
+}
+
+// OnPing answers the pings of agents.
+func (handler) OnPing(c *gws.Conn, payload []byte) {
+	s := sessionOf(c)
+	s.alive()
+	_ = s.put(gws.OpcodePong, payload) // what fails here fails at the next read
+}
+
+// OnPong notes that an agent lives.
+func (handler) OnPong(c *gws.Conn, _ []byte) { sessionOf(c).alive() }
+
+// OnMessage takes a frame of an agent.
+func (handler) OnMessage(c *gws.Conn, m *gws.Message) {
+	defer m.Close()
+	s := sessionOf(c)
+	defer func() {
+		if v := recover(); v != nil {
+			s.g.counts.panics.Add(1)
+			s.g.cfg.Log.Error("a frame made the gateway panic", "device", s.device, "panic", v, "stack", string(debug.Stack()))
+			s.end(fault.Internal, "internal error of the control plane; its log says more")
+		}
+	}()
+	err := s.take(m)
+	if err == nil {
+		return
+	}
+	kind, message, level := fault.KindOf(err), err.Error(), slog.LevelInfo
+	if kind == fault.Internal {
+		message, level = "internal error of the control plane; its log says more", slog.LevelWarn
+	}
+	s.g.cfg.Log.Log(context.Background(), level, "an agent's session ends", "device", s.device, "error", err)
+	s.end(kind, message)
 }
