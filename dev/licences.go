@@ -12,8 +12,12 @@ import (
 )
 
 // licenceMarks tell a licence by a phrase that only its text has. The order
-// matters: a text that mentions several is the first one.
+// matters: the Mozilla licence names the GNU ones, and a text that offers a
+// choice is what we choose.
 var licenceMarks = []struct{ name, phrase string }{
+	{"BSD", "SPDX-License-Identifier: BSD-3-Clause OR "},
+	{"MPL-2.0", "Mozilla Public License Version 2.0"},
+	{"MPL-2.0", "Mozilla Public License, version 2.0"},
 	{"AGPL", "GNU AFFERO GENERAL PUBLIC LICENSE"},
 	{"LGPL", "GNU LESSER GENERAL PUBLIC LICENSE"},
 	{"GPL", "GNU GENERAL PUBLIC LICENSE Version"},

@@ -67,8 +67,8 @@ func draw(t *rapid.T, v reflect.Value) {
 	case reflect.Map:
 		v.Set(reflect.ValueOf(rapid.MapOfN(rapid.String(), rapid.String(), 0, 3).Draw(t, "map")))
 	case reflect.Struct:
-		for i := range v.NumField() {
-			draw(t, v.Field(i))
+		for _, field := range v.Fields() {
+			draw(t, field)
 		}
 	default:
 		panic("draw does not know " + v.Type().String())

@@ -82,7 +82,7 @@ func lowerPriority() error {
 // allThreads makes the call on every thread of the process, in a static binary
 // and in one that is linked with libc.
 func allThreads(trap, a1, a2, a3 uintptr) error {
-	if _, _, errno := psx.Syscall3(trap, a1, a2, a3); errno != 0 {
+	if _, _, errno := psx.Syscall6(trap, a1, a2, a3, 0, 0, 0); errno != 0 {
 		return errno
 	}
 	return nil
