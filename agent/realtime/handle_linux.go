@@ -83,16 +83,21 @@ func Attach(log *slog.Logger) (*Handle, error) {
 		return nil, err
 	}
 	harden(log, oomRather)
-	h := &Handle{
-		log: log, mem: mem, sock: sockFD, opens: make(chan job, openQueue), bads: make(chan job, badQueue), closes: make(chan job, closeQueue),
-		turn: make(chan struct{}, 1), stir: make(chan struct{}, 1),
-		in: newReceiver(sockFD, true), known: newVerdicts(remembered), queued: map[inode]bool{}, done: make(chan message, maxPending), unheard: mem.unheard.Load(),
-	}
-	h.scope.Store(&scope{})
+	h := newHandle(log, mem, sockFD)
 	mem.workerPID.Store(int32(os.Getpid()))
 	// An outcome for the worker before this one must not fit a request of this.
 	h.seq = mem.workerRuns.Add(1) << 40
 	return h, nil
+}
+
+func newHandle(log *slog.Logger, mem *shared, sock int) *Handle {
+	h := &Handle{
+		log: log, mem: mem, sock: sock, in: newReceiver(sock, true), turn: make(chan struct{}, 1), stir: make(chan struct{}, 1),
+		opens: make(chan job, openQueue), bads: make(chan job, badQueue), closes: make(chan job, closeQueue),
+		known: newVerdicts(remembered), queued: map[inode]bool{}, done: make(chan message, maxPending), unheard: mem.unheard.Load(),
+	}
+	h.scope.Store(&scope{})
+	return h
 }
 
 // OwnPID declares a further process of the agent, in slot 0 to 7: its opens

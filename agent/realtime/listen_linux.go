@@ -47,7 +47,7 @@ func (h *Handle) Run(ctx context.Context, j Judge) error {
 }
 
 func (h *Handle) judge(ctx context.Context, judge Judge, jobs <-chan job) {
-	for {
+	for ctx.Err() == nil {
 		select {
 		case <-ctx.Done():
 			return
@@ -63,7 +63,7 @@ func (h *Handle) judge(ctx context.Context, judge Judge, jobs <-chan job) {
 // waiting, another one listens in its place. One always listens, however many
 // judgements hang: when nobody is idle, opens are queued.
 func (h *Handle) serve(ctx context.Context, judge Judge) error {
-	for {
+	for ctx.Err() == nil {
 		h.idle.Add(1)
 		select {
 		case <-ctx.Done():
@@ -78,6 +78,7 @@ func (h *Handle) serve(ctx context.Context, judge Judge) error {
 			}
 		}
 	}
+	return nil
 }
 
 // listen takes messages, sorts them, judges, and beats: whoever sees the beat

@@ -28,6 +28,9 @@ func RunBroker(context.Context, *slog.Logger) error { return errPlatform }
 // Attach answers fault.Unsupported on this platform.
 func Attach(*slog.Logger) (*Handle, error) { return nil, errPlatform }
 
+// Mounts answers fault.Unsupported on this platform.
+func Mounts() ([]Mount, error) { return nil, errPlatform }
+
 // Handle does not exist on this platform: Attach gives none.
 type Handle struct{}
 

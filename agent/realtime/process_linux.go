@@ -34,7 +34,11 @@ func harden(log *slog.Logger, oom int) {
 	if err := os.WriteFile("/proc/self/oom_score_adj", fmt.Append(nil, oom), 0); err != nil {
 		log.Debug("cannot lower the chance to be killed for memory", "error", err)
 	}
-	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: maxFD, Max: maxFD}); err != nil {
+	var files unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &files); err != nil || files.Cur >= maxFD {
+		return
+	}
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: maxFD, Max: max(maxFD, files.Max)}); err != nil {
 		log.Debug("cannot raise the number of open files", "error", err)
 	}
 }

@@ -78,12 +78,12 @@ func testLog() *slog.Logger { return slog.New(slog.NewTextHandler(os.Stderr, nil
 
 // contentJudge denies files that begin with badMark. It never ends for files
 // called hang*, takes longer than the deadline for slow*, and writes what it
-// was asked to a log: kind, name, what was known, reason.
+// was asked to a log: kind, name, what was known, reason, time.
 type contentJudge struct{ log *os.File }
 
 func (j contentJudge) Judge(ctx context.Context, o realtime.Open) realtime.Decision {
 	name := filepath.Base(o.Path)
-	fmt.Fprintf(j.log, "%d %s %d %s\n", o.Kind, name, o.Known, o.Reason)
+	fmt.Fprintf(j.log, "%d %s %d %q %d\n", o.Kind, name, o.Known, o.Reason, time.Now().UnixNano())
 	switch {
 	case strings.HasPrefix(name, "hang"):
 		<-ctx.Done()
@@ -314,18 +314,20 @@ func (s *stage) eventually(what string, ok func() bool) {
 }
 
 // judged counts the lines of the judge's log that begin with a text.
-func (s *stage) judged(prefix string) int {
+func (s *stage) judged(prefix string) int { return len(s.judgements(prefix)) }
+
+// judgements returns those lines.
+func (s *stage) judgements(prefix string) (lines []string) {
 	text, err := os.ReadFile(filepath.Join(filepath.Dir(s.mount), "judged"))
 	if err != nil {
-		return 0
+		return nil
 	}
-	n := 0
 	for line := range strings.Lines(string(text)) {
 		if strings.HasPrefix(line, prefix) {
-			n++
+			lines = append(lines, line)
 		}
 	}
-	return n
+	return lines
 }
 
 // stats asks the worker for its counters, after it has set another mode if
