@@ -64,10 +64,9 @@ func startChild(ctx context.Context, cfg Config) (*child, error) {
 		return nil, fmt.Errorf("scanner socket: %w", err)
 	}
 	theirs := os.NewFile(uintptr(fds[1]), "scanner")
-	defer theirs.Close()
 	conn, err := connOf(os.NewFile(uintptr(fds[0]), "scanner"))
 	if err != nil {
-		return nil, err
+		return nil, errors.Join(err, theirs.Close())
 	}
 	c := &child{conn: conn, dead: make(chan struct{}), pending: map[uint64]*pending{}}
 	c.cmd = cfg.Command()
@@ -77,7 +76,10 @@ func startChild(ctx context.Context, cfg Config) (*child, error) {
 	c.cmd.Stderr = &c.stderr
 	c.cmd.WaitDelay = time.Second
 	c.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	if err := c.cmd.Start(); err != nil {
+	err = c.cmd.Start()
+	// With a copy of its end here, the end of the child would go unnoticed.
+	theirs.Close()
+	if err != nil {
 		return nil, errors.Join(fmt.Errorf("start scanner: %w", err), conn.Close())
 	}
 	ready := make(chan error, 1)
