@@ -3,6 +3,7 @@ package realtime_test
 import (
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -60,12 +61,7 @@ func TestChaos(t *testing.T) {
 			s.start()
 		}
 		s.eventually("others are in the place of "+c.roles, func() bool {
-			for _, pid := range victims {
-				if lives(pid) {
-					return false
-				}
-			}
-			return true
+			return !slices.ContainsFunc(victims, lives)
 		})
 		s.eventually("protection is back after "+c.roles+" "+c.signal.String(), func() bool {
 			// A file that is denied cannot be written to either.
