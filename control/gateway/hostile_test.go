@@ -85,7 +85,7 @@ func (a *agent) dial() *raw {
 	return r
 }
 
-func (r *raw) send(t *testing.T, m wire.Message) {
+func (r *raw) send(t testing.TB, m wire.Message) {
 	t.Helper()
 	b, err := wire.Encode(m)
 	if err == nil {
@@ -97,7 +97,7 @@ func (r *raw) send(t *testing.T, m wire.Message) {
 }
 
 // goodbye waits for the end of a session and returns what was said, or nil.
-func (r *raw) goodbye(t *testing.T) *wire.Goodbye {
+func (r *raw) goodbye(t testing.TB) *wire.Goodbye {
 	t.Helper()
 	select {
 	case <-r.end:
@@ -117,7 +117,7 @@ func (r *raw) goodbye(t *testing.T) *wire.Goodbye {
 }
 
 // await waits for a message of a type.
-func await[M wire.Message](t *testing.T, r *raw) M {
+func await[M wire.Message](t testing.TB, r *raw) M {
 	t.Helper()
 	for deadline := time.After(10 * time.Second); ; {
 		select {
@@ -204,10 +204,7 @@ func TestOversizedFrame(t *testing.T) {
 
 // TestSilentClient: who connects and says nothing is not kept.
 func TestSilentClient(t *testing.T) {
-	p := newPlane(t)
-	p.stop()
-	p.silence = 200 * time.Millisecond
-	p.start()
+	p := newPlaneWith(t, 200*time.Millisecond)
 	r := p.enrol().dial()
 	r.goodbye(t)
 	eventually(t, func() string {

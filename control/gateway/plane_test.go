@@ -37,7 +37,7 @@ func (c *clock) move(d time.Duration) { c.off.Add(int64(d)) }
 // plane is the control plane as far as agents see it: real TLS, real CA, real
 // gateway, and a queue in memory.
 type plane struct {
-	t       *testing.T
+	t       testing.TB
 	clock   clock
 	ids     *enrol.Authority
 	gateway *gateway.Gateway
@@ -68,11 +68,11 @@ type published struct {
 	batch  *wire.Batch
 }
 
-func log(t *testing.T) *slog.Logger {
+func log(t testing.TB) *slog.Logger {
 	return slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelWarn}))
 }
 
-func state(t *testing.T) *bun.DB {
+func state(t testing.TB) *bun.DB {
 	t.Helper()
 	b, err := db.OpenMemory()
 	if err != nil {
@@ -85,9 +85,14 @@ func state(t *testing.T) *bun.DB {
 	return b
 }
 
-func newPlane(t *testing.T) *plane {
+func newPlane(t testing.TB) *plane {
 	t.Helper()
-	p := &plane{t: t, protocol: wire.Protocol, silence: 2 * time.Second, address: "127.0.0.1:0", version: 1}
+	return newPlaneWith(t, 2*time.Second)
+}
+
+func newPlaneWith(t testing.TB, silence time.Duration) *plane {
+	t.Helper()
+	p := &plane{t: t, protocol: wire.Protocol, silence: silence, address: "127.0.0.1:0", version: 1}
 	ids, err := enrol.Open(enrol.Config{DB: state(t), Dir: t.TempDir(), Log: log(t), Now: p.clock.now})
 	if err != nil {
 		t.Fatal(err)
@@ -362,7 +367,7 @@ func (a *agent) refused(kind fault.Kind) error {
 }
 
 // eventually waits until f has nothing to complain about.
-func eventually(t *testing.T, f func() string) {
+func eventually(t testing.TB, f func() string) {
 	t.Helper()
 	deadline := time.After(20 * time.Second)
 	tick := time.NewTicker(5 * time.Millisecond)

@@ -121,10 +121,7 @@ func TestSession(t *testing.T) {
 // TestIdleSessionLives: pings alone keep a session, for longer than any one
 // deadline of it.
 func TestIdleSessionLives(t *testing.T) {
-	p := newPlane(t)
-	p.stop()
-	p.silence = 300 * time.Millisecond
-	p.start()
+	p := newPlaneWith(t, 300*time.Millisecond)
 	a := p.enrol()
 	a.run()
 	eventually(t, a.connected)
@@ -419,10 +416,7 @@ func TestManySmallRecords(t *testing.T) {
 // TestHalfOpen: the network loses everything and tells nobody. Both sides
 // notice, and the agent comes back.
 func TestHalfOpen(t *testing.T) {
-	p := newPlane(t)
-	p.stop()
-	p.silence = 400 * time.Millisecond
-	p.start()
+	p := newPlaneWith(t, 400*time.Millisecond)
 	f := forward(t, "127.0.0.1:0", p.address)
 	_, token := p.token(func(r *enrol.TokenRequest) { r.Server = "https://" + f.address() })
 	a := &agent{p: p, dir: t.TempDir()}
