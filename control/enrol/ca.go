@@ -131,10 +131,10 @@ func (a *authority) server(hosts []string, now time.Time) (*tls.Certificate, err
 		SerialNumber: serial(), Subject: pkix.Name{CommonName: "Komainu control plane"}, NotBefore: now.Add(-backdate), NotAfter: now.Add(serverLife),
 		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
 	}
-	for _, h := range append([]string{"localhost", "127.0.0.1", "::1"}, hosts...) {
+	for _, h := range hosts {
 		if ip := net.ParseIP(h); ip != nil {
 			template.IPAddresses = append(template.IPAddresses, ip)
-		} else {
+		} else if h != "" {
 			template.DNSNames = append(template.DNSNames, h)
 		}
 	}

@@ -20,11 +20,14 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"net/url"
 	"os"
 	"slices"
+	"strings"
 	"sync"
 	"time"
+	"unicode"
 	"unicode/utf8"
 
 	"github.com/uptrace/bun"
@@ -47,7 +50,7 @@ const ALPN = "komainu-agent/1"
 type Config struct {
 	DB    *bun.DB
 	Dir   string   // for keys; made with mode 0700
-	Hosts []string // names and addresses of this control plane, beside localhost
+	Hosts []string // names and addresses of this control plane, beside its own
 	Log   *slog.Logger
 	Now   func() time.Time // time.Now when nil
 }
@@ -61,7 +64,7 @@ type Authority struct {
 	renews *limiter // by device
 
 	mu     sync.Mutex
-	server *tls.Certificate
+	server map[netip.Addr]*tls.Certificate // by the address of this machine that a client has come to
 }
 
 // Open reads the keys, or makes them on the first start.
@@ -80,8 +83,9 @@ func Open(cfg Config) (*Authority, error) {
 	if err != nil {
 		return nil, err
 	}
-	a := &Authority{cfg: cfg, ca: ca, policy: policy, failed: newLimiter(failuresPerMinute), renews: newLimiter(renewalsPerMinute)}
-	_, err = a.serverCertificate()
+	a := &Authority{cfg: cfg, ca: ca, policy: policy, failed: newLimiter(failuresPerMinute), renews: newLimiter(renewalsPerMinute),
+		server: map[netip.Addr]*tls.Certificate{}}
+	_, err = a.serverCertificate(netip.Addr{})
 	return a, err
 }
 
@@ -94,26 +98,50 @@ func (a *Authority) Pin() string { return a.ca.pin() }
 // PolicyKey returns the key that signs policies.
 func (a *Authority) PolicyKey() ed25519.PrivateKey { return a.policy }
 
-// serverCertificate renews itself at two thirds of its life.
-func (a *Authority) serverCertificate() (*tls.Certificate, error) {
+// maxServerCertificates is more than the addresses that a machine has.
+const maxServerCertificates = 256
+
+// serverCertificate returns the certificate for clients that have come to an
+// address of this machine: it names that one too, so that a control plane is
+// reachable by its address without being told about it. Certificates renew
+// themselves at two thirds of their life.
+func (a *Authority) serverCertificate(at netip.Addr) (*tls.Certificate, error) {
+	at = at.Unmap().WithZone("")
+	if at.IsLoopback() {
+		at = netip.Addr{}
+	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	now := a.cfg.Now()
-	if a.server == nil || now.After(a.server.Leaf.NotAfter.Add(-serverLife/3)) {
-		c, err := a.ca.server(a.cfg.Hosts, now)
-		if err != nil {
-			return nil, fmt.Errorf("issue the server's certificate: %w", err)
-		}
-		a.server = c
+	if c := a.server[at]; c != nil && !now.After(c.Leaf.NotAfter.Add(-serverLife/3)) {
+		return c, nil
 	}
-	return a.server, nil
+	hosts := append([]string{"localhost", "127.0.0.1", "::1"}, a.cfg.Hosts...)
+	if name, err := os.Hostname(); err == nil && !strings.ContainsFunc(name, func(r rune) bool { return r > unicode.MaxASCII }) {
+		hosts = append(hosts, name) // a certificate takes no others
+	}
+	if at.IsValid() {
+		hosts = append(hosts, at.String())
+	}
+	c, err := a.ca.server(hosts, now)
+	if err != nil {
+		return nil, fmt.Errorf("issue the server's certificate: %w", err)
+	}
+	if len(a.server) >= maxServerCertificates {
+		clear(a.server)
+	}
+	a.server[at] = c
+	return c, nil
 }
 
 // TLSConfig serves browsers and agents on one port. It does not check the
 // certificates of agents: Identify does, which can say what is wrong with one,
 // where a handshake could only fail.
 func (a *Authority) TLSConfig() *tls.Config {
-	certificate := func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return a.serverCertificate() }
+	certificate := func(h *tls.ClientHelloInfo) (*tls.Certificate, error) {
+		at, _ := netip.ParseAddrPort(h.Conn.LocalAddr().String()) // invalid for what is no IP connection
+		return a.serverCertificate(at.Addr())
+	}
 	agents := &tls.Config{
 		MinVersion: tls.VersionTLS13, NextProtos: []string{ALPN}, GetCertificate: certificate, ClientAuth: tls.RequestClientCert,
 	}

@@ -10,6 +10,7 @@ import (
 	"errors"
 	"log/slog"
 	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -121,26 +122,49 @@ func TestKeysThatCannotBeUsed(t *testing.T) {
 }
 
 func TestServerCertificate(t *testing.T) {
-	a, c := open(t, t.TempDir(), "komainu.example", "10.1.2.3")
-	first, err := a.serverCertificate()
+	a, c := open(t, t.TempDir(), "komainu.example", "10.1.2.3", "")
+	local := netip.MustParseAddr("192.0.2.7")
+	names := func(cert *tls.Certificate, name string) bool {
+		_, err := cert.Leaf.Verify(x509.VerifyOptions{Roots: a.ca.pool(), DNSName: name, CurrentTime: c.t})
+		return err == nil
+	}
+	certificate := func(at netip.Addr) *tls.Certificate {
+		t.Helper()
+		cert, err := a.serverCertificate(at)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return cert
+	}
+	host, err := os.Hostname()
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range []string{"localhost", "127.0.0.1", "::1", "komainu.example", "10.1.2.3"} {
-		if _, err := first.Leaf.Verify(x509.VerifyOptions{Roots: a.ca.pool(), DNSName: name, CurrentTime: c.t}); err != nil {
-			t.Errorf("%s: %v", name, err)
+	first, other := certificate(netip.MustParseAddr("::1")), certificate(local)
+	for _, name := range []string{"localhost", "127.0.0.1", "::1", "komainu.example", "10.1.2.3", host} {
+		if !names(first, name) || !names(other, name) {
+			t.Errorf("it does not name %s", name)
 		}
+	}
+	if names(first, local.String()) || !names(other, local.String()) {
+		t.Error("the address that a client has come to is named there and only there")
 	}
 	if len(first.Certificate) != 2 {
 		t.Error("the CA does not travel along; an agent that enrols knows its hash only")
 	}
 	c.t = c.t.Add(serverLife / 2)
-	if again, err := a.serverCertificate(); err != nil || again != first {
-		t.Errorf("a new certificate at half of its life, %v", err)
+	if certificate(netip.Addr{}) != first || certificate(netip.MustParseAddr("::ffff:192.0.2.7")) != other {
+		t.Error("a new certificate at half of its life")
 	}
 	c.t = c.t.Add(serverLife / 4)
-	if again, err := a.serverCertificate(); err != nil || again == first {
-		t.Errorf("no new certificate at three quarters of its life, %v", err)
+	if certificate(netip.Addr{}) == first || certificate(local) == other {
+		t.Error("no new certificate at three quarters of its life")
+	}
+	for i := range 2 * maxServerCertificates {
+		certificate(netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i)}))
+	}
+	if n := len(a.server); n > maxServerCertificates {
+		t.Errorf("%d certificates are kept", n)
 	}
 }
 
@@ -294,7 +318,7 @@ func TestLifeOfACertificate(t *testing.T) {
 // TestServerCertificateIsNoDevice: certificates of the CA are not all alike.
 func TestServerCertificateIsNoDevice(t *testing.T) {
 	a, _ := open(t, t.TempDir())
-	server, err := a.serverCertificate()
+	server, err := a.serverCertificate(netip.Addr{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -174,22 +174,18 @@ func TestEnrollingAgain(t *testing.T) {
 	})
 }
 
-func TestNameThatTheCertificateDoesNotHave(t *testing.T) {
-	p := newPlane(t)
-	_, port, err := net.SplitHostPort(p.address)
-	if err != nil {
-		t.Fatal(err)
-	}
+// TestAddressesOfTheControlPlane: an address of its own needs no
+// configuration; that of something before it does.
+func TestAddressesOfTheControlPlane(t *testing.T) {
 	if l, err := net.Listen("tcp", "127.0.0.2:0"); err != nil {
 		t.Skip("this host has no second loopback address")
 	} else {
 		l.Close()
 	}
-	// The certificate names 127.0.0.1 and localhost; a forwarder makes the same
-	// server reachable by another address.
-	f := forward(t, "127.0.0.2:0", "127.0.0.1:"+port)
+	p := newPlane(t)
+	f := forward(t, "127.0.0.2:0", p.address)
 	token, text := p.token(func(r *enrol.TokenRequest) { r.Server = "https://" + f.address() })
-	_, err = link.Enrol(t.Context(), link.EnrolOptions{Dir: t.TempDir(), Token: text, Facts: facts})
+	_, err := link.Enrol(t.Context(), link.EnrolOptions{Dir: t.TempDir(), Token: text, Facts: facts})
 	if !fault.Is(err, fault.Unauthentic) || !strings.Contains(err.Error(), "does not name 127.0.0.2") {
 		t.Errorf("enrolment by a name that the certificate does not have: %v", err)
 	}

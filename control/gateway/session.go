@@ -156,6 +156,9 @@ func (s *session) push(ctx context.Context) error {
 }
 
 func (s *session) publish(ctx context.Context, b *wire.Batch, frame []byte) error {
+	if len(b.Records) == 0 {
+		return fault.New(fault.Invalid, "a batch without records")
+	}
 	name := strconv.FormatUint(uint64(b.Epoch), 36) + "-" + strconv.FormatUint(b.ID, 10)
 	// The buffer is the library's and used again after this call; the queue is
 	// given a copy of its own.
