@@ -31,6 +31,7 @@ type session struct {
 	write   sync.Mutex
 	pings   *time.Timer
 	waiting map[string]chan string // commands without an answer
+	over    bool                   // no frame counts any more; belongs to the read loop
 }
 
 // ping finds connections that only one side believes in. It calls itself
