@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -146,7 +147,9 @@ func (h *healthKeeper) conditions(r *health.Report, now policy.Effective, state 
 	add := func(c health.Condition) {
 		h.remember(&c)
 		r.Conditions = append(r.Conditions, c)
-		if c.State == health.Failed || c.State == health.Degraded {
+		// What does not protect yet is no health, however short it lasts.
+		notYet := c.State == health.Starting && now.Licensed && slices.Contains(protecting, c.Part)
+		if c.State == health.Failed || c.State == health.Degraded || notYet {
 			r.Issues = append(r.Issues, c.Part+": "+c.Reason)
 		}
 	}
@@ -181,6 +184,9 @@ func (h *healthKeeper) remember(c *health.Condition) {
 	}
 	h.since[c.Part] = *c
 }
+
+// protecting are the parts that must work before a device is protected.
+var protecting = []string{"real_time_protection", "scanner", "sensor"}
 
 func licence(now policy.Effective, state link.State) health.Condition {
 	c := health.Condition{Part: "licence", State: health.OK, Reason: "plan " + string(now.Plan)}
@@ -238,7 +244,7 @@ func (h *healthKeeper) scanner() health.Condition {
 	s := h.w.scanner.Status()
 	switch {
 	case !s.Up:
-		return health.Condition{Part: "scanner", State: health.Starting, Reason: s.Problem}
+		return health.Condition{Part: "scanner", State: health.Starting, Reason: cmp.Or(s.Problem, "it is being started")}
 	case !s.Confined():
 		return health.Condition{Part: "scanner", State: health.OK, Reason: s.Problem, Remedy: "its sandbox is not complete on this kernel"}
 	default:
