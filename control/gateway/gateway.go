@@ -307,10 +307,14 @@ func (handler) OnMessage(c *gws.Conn, m *gws.Message) {
 			s.end(fault.Internal, "internal error of the control plane; its log says more")
 		}
 	}()
+	if s.over {
+		return // read before the connection closed; a later batch must not overtake the one that failed
+	}
 	err := s.take(m)
 	if err == nil {
 		return
 	}
+	s.over = true
 	kind, message, level := fault.KindOf(err), err.Error(), slog.LevelInfo
 	if kind == fault.Internal {
 		message, level = "internal error of the control plane; its log says more", slog.LevelWarn
