@@ -30,10 +30,15 @@ type Stack struct {
 	agent    *Program
 	logs     []*os.File
 	demo     bool // the demo folder is a filesystem of its own
+	// elsewhere is the mode of all other filesystems: ignored, so that what
+	// other programs of this machine do disturbs no test.
+	elsewhere string
 }
 
 // NewStack returns a stack that is not started.
-func NewStack(h *House, bin, dir string) *Stack { return &Stack{h: h, bin: bin, dir: dir} }
+func NewStack(h *House, bin, dir string) *Stack {
+	return &Stack{h: h, bin: bin, dir: dir, elsewhere: "ignore"}
+}
 
 // Demo is the folder in which malware is blocked.
 func (s *Stack) Demo() string { return filepath.Join(s.dir, "demo") }

@@ -47,6 +47,7 @@ func up(ctx context.Context, h *House, args []string) error {
 		h.Say("port %d is taken; using %d", *port, free)
 	}
 	s := NewStack(h, bin, h.State())
+	s.elsewhere = "watch"
 	err = s.start(ctx, free, *whole)
 	if err == nil {
 		s.greet(*whole, built, time.Since(began))
@@ -80,7 +81,7 @@ func (s *Stack) start(ctx context.Context, port int, whole bool) error {
 	if err != nil {
 		return err
 	}
-	rules := []filesystemRule{{"*", "watch"}, {s.Demo(), "block"}}
+	rules := []filesystemRule{{"*", s.elsewhere}, {s.Demo(), "block"}}
 	if whole {
 		rules = []filesystemRule{{"*", "block"}}
 	}
