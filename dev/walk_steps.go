@@ -345,7 +345,7 @@ func (w *walk) malwareInPortal(context.Context) error {
 		func() error { return w.page.Click(browser.Holding("incident-row", title)) },
 		func() error { return w.reads("alert-row", title) },
 		func() error { return w.page.Click(browser.Holding("alert-row", title)) },
-		func() error { return w.reads("alert-title", title) },
+		func() error { return w.reads("page-title", title) },
 		func() error { return w.page.Wait(browser.Holding("process-node", "curl"), pageLimit) },
 	)
 }
@@ -389,9 +389,9 @@ func (w *walk) edrInPortal(ctx context.Context) error {
 		func() error { return w.page.Wait(browser.ID("incident-row"), pageLimit) },
 		func() error { return w.page.Goto(w.stack.URL + "/alerts") },
 		func() error { return w.reads("alert-row", edrTitle) },
-		func() error { return w.page.Click(browser.Holding("alert-row", edrTitle)) },
-		func() error { return w.reads("alert-title", edrTitle) },
 		func() error { return w.reads("alert-severity", "Low") },
+		func() error { return w.page.Click(browser.Holding("alert-row", edrTitle)) },
+		func() error { return w.reads("page-title", edrTitle) },
 		func() error { return w.page.Wait(browser.ID("process-node"), pageLimit) },
 	)
 	if err != nil {
