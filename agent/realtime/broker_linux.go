@@ -81,6 +81,7 @@ func RunBroker(ctx context.Context, log *slog.Logger) error {
 	runtime.GOMAXPROCS(2)
 	harden(log, oomNever)
 	lockMemory(log)
+	hurry(log)
 	b := &broker{log: newAside(log), mem: mem, group: groupFD, sock: sockFD, in: newReceiver(sockFD, false), ignore: newIgnorer(groupFD, exeFD), pid: int32(os.Getpid())}
 	defer b.log.close()
 	// An answer to the broker before this one must not fit an event of this one.

@@ -120,7 +120,7 @@ func (g *guardian) watch(ctx context.Context) {
 		excuse := g.pulse.away(now)
 		if g.drain.Load() {
 			g.standIn(now, buf)
-		} else if !excuse && stale(&g.mem.brokerBeat, now, staleAfter) {
+		} else if !excuse && g.brokerStopped(now) {
 			g.log.say(slog.LevelError, "the broker has stopped; answering in its place and starting it again")
 			g.mem.brokerStale.Add(1)
 			g.takeOver()
@@ -144,6 +144,28 @@ func (g *guardian) watch(ctx context.Context) {
 		case <-ctx.Done():
 		}
 	}
+}
+
+// brokerStopped reports whether the broker is to be replaced. While nobody
+// waits for it, a busy host may leave it without a processor for longer.
+func (g *guardian) brokerStopped(now int64) bool {
+	if !stale(&g.mem.brokerBeat, now, staleAfter) {
+		return false
+	}
+	if stale(&g.mem.brokerBeat, now, brokerLate) {
+		return true
+	}
+	if n, _ := unix.Poll([]unix.PollFd{{Fd: int32(g.group), Events: unix.POLLIN}}, 0); n > 0 {
+		return true
+	}
+	for fd := range g.mem.deadline {
+		if g.mem.deadline[fd].Load() != 0 {
+			return true
+		}
+	}
+	// read(2) may have returned, and nothing come of it yet.
+	_, _, unhandled := nextEvent(g.mem.buf[:])
+	return unhandled
 }
 
 // takeOver makes the guardian answer from now on. No broker reads the group

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -127,26 +128,26 @@ func TestJudgesThatHang(t *testing.T) {
 
 // TestAnswers judges, remembers, forgets and denies.
 func TestAnswers(t *testing.T) {
-	var bad, judged bool
+	var bad, judged atomic.Bool
 	b := newFakeBroker(t, judgeFunc(func(_ context.Context, o Open) Decision {
-		judged = true
-		return Decision{Deny: bad, Cache: true}
+		judged.Store(true)
+		return Decision{Deny: bad.Load(), Cache: true}
 	}))
 	expect := func(what string, arg uint32, by bool) {
 		t.Helper()
-		judged = false
+		judged.Store(false)
 		seq := b.open()
-		if m := b.answer(); m.op != opAnswer || m.seq != seq || m.arg != arg || judged != by {
-			t.Errorf("%s: answer %+v judged %v, want %d for %d, judged %v", what, m, judged, arg, seq, by)
+		if m := b.answer(); m.op != opAnswer || m.seq != seq || m.arg != arg || judged.Load() != by {
+			t.Errorf("%s: answer %+v judged %v, want %d for %d, judged %v", what, m, judged.Load(), arg, seq, by)
 		}
 	}
 	expect("unknown", answerJudged|answerCache, true)
 	expect("known to be clean", answerCache, false)
 	b.h.known.forget()
-	bad = true
+	bad.Store(true)
 	expect("unknown again", answerJudged|answerDeny, true)
 	expect("known to be bad", answerJudged|answerDeny, true)
 	b.h.mem.unheard.Add(1)
-	bad = false
+	bad.Store(false)
 	expect("after a close that was lost", answerJudged|answerCache, true)
 }

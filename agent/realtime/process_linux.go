@@ -53,6 +53,14 @@ func lockMemory(log *slog.Logger) {
 	}
 }
 
+// hurry puts all threads of the broker before others: they do little, and
+// somebody waits for it. The broker has a process group of its own.
+func hurry(log *slog.Logger) {
+	if err := unix.Setpriority(unix.PRIO_PGRP, 0, -10); err != nil {
+		log.Debug("cannot raise the broker's priority", "error", err)
+	}
+}
+
 // aside logs without ever making its caller wait: whoever reads the log may
 // himself wait for an open. Its queue is bounded; what finds it full is lost.
 type aside struct {

@@ -134,6 +134,7 @@ const (
 	beatEvery     = 50 * time.Millisecond
 	guardEvery    = 100 * time.Millisecond // the guardian's round
 	staleAfter    = 150 * time.Millisecond
+	brokerLate    = 2 * time.Second // when nobody waits for the broker
 	guardianStale = time.Second
 	// guardianLost is when the worker ends the guardian: later than the broker
 	// would, which must have stopped too.
