@@ -1,7 +1,6 @@
 package quarantine
 
 import (
-	"bufio"
 	"bytes"
 	"encoding/json"
 	"errors"
@@ -42,7 +41,7 @@ type Threat struct {
 
 // History is what was found on this device, in a file of JSON lines: every
 // change of an entry is a further line, the last one counts. A line that was
-// cut off by a crash is dropped. It is safe for concurrent use.
+// cut off by a crash is dropped and counted. It is safe for concurrent use.
 type History struct {
 	file   string
 	limits HistoryLimits
@@ -51,7 +50,13 @@ type History struct {
 	f     *os.File
 	items map[finding.ID]Threat
 	lines int
+
+	damaged int // lines that could not be read when it was opened
 }
+
+// Damaged returns how many lines could not be read when the history was
+// opened. They are gone: the file was written anew.
+func (h *History) Damaged() int { return h.damaged }
 
 // OpenHistory reads the history, drops what is too old, and writes it anew.
 func OpenHistory(file string, l HistoryLimits) (*History, error) {
@@ -74,12 +79,12 @@ func OpenHistory(file string, l HistoryLimits) (*History, error) {
 const maxLine = 64 << 10
 
 func (h *History) read(text []byte) {
-	lines := bufio.NewScanner(bytes.NewReader(text))
-	lines.Buffer(nil, maxLine)
-	for lines.Scan() {
+	for line := range bytes.Lines(text) {
 		var t Threat
-		if json.Unmarshal(lines.Bytes(), &t) == nil && t.ID != "" {
+		if len(line) <= maxLine && json.Unmarshal(line, &t) == nil && t.ID != "" {
 			h.items[t.ID] = t
+		} else if len(bytes.TrimSpace(line)) > 0 {
+			h.damaged++
 		}
 	}
 }

@@ -56,7 +56,9 @@ func (o *original) same() error {
 }
 
 // remove unlinks the name if it still means the file. Between the look and
-// the unlink a swap is possible; what it can cost is the attacker's own file.
+// the unlink the name can be given to another file, but only by somebody who
+// may remove that file himself: it takes the right to write to both folders,
+// and where the sticky bit is set, to be its owner.
 func (o *original) remove() error {
 	if err := o.same(); err != nil {
 		return err
@@ -65,6 +67,16 @@ func (o *original) remove() error {
 		return fmt.Errorf("remove %s: %w", o.path, err)
 	}
 	return nil
+}
+
+// realFolder returns the path of the folder without symbolic links, "" when
+// the kernel does not tell.
+func (o *original) realFolder() string {
+	path, err := os.Readlink(fmt.Sprintf("/proc/self/fd/%d", o.folder))
+	if err != nil || !filepath.IsAbs(path) {
+		return ""
+	}
+	return path
 }
 
 func (o *original) close() { _ = unix.Close(o.folder) }
