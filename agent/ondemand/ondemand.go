@@ -65,6 +65,7 @@ type Job struct {
 	Bytes   int64     `json:"bytes"`
 	Skipped int64     `json:"skipped"` // could not be read, or left the limits
 	Threats int64     `json:"threats"`
+	Current string    `json:"current,omitempty"` // file that is being scanned, while it runs
 	Error   string    `json:"error,omitempty"`
 }
 
@@ -89,13 +90,13 @@ type Runner struct {
 
 	mu      sync.Mutex
 	past    []Job // newest first
-	running *scan
+	running *job
 	next    int
-	start   chan *scan
+	start   chan *job
 }
 
-// scan is a running job.
-type scan struct {
+// job is a running scan.
+type job struct {
 	request Request
 	matcher *policy.Matcher
 
@@ -105,20 +106,24 @@ type scan struct {
 	changed chan struct{} // closed and replaced at the end of the job
 
 	files, bytes, skipped, threats atomic.Int64
+	current                        atomic.Pointer[string]
 }
 
-func (s *scan) view() Job {
+func (s *job) view() Job {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	j := s.job
 	j.Files, j.Bytes, j.Skipped, j.Threats = s.files.Load(), s.bytes.Load(), s.skipped.Load(), s.threats.Load()
+	if path := s.current.Load(); path != nil && !j.done() {
+		j.Current = *path
+	}
 	return j
 }
 
 // New returns a runner and reads the past scans. One that was running when
 // the agent ended has failed.
 func New(cfg Config) (*Runner, error) {
-	r := &Runner{cfg: cfg, start: make(chan *scan, 1)}
+	r := &Runner{cfg: cfg, start: make(chan *job, 1)}
 	text, err := os.ReadFile(cfg.History)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
@@ -157,7 +162,7 @@ func (r *Runner) Start(q Request) (Job, error) {
 		return Job{}, fault.New(fault.Conflict, "scan %s is running; cancel it first or wait for it", r.running.view().ID)
 	}
 	r.next++
-	s := &scan{request: q, changed: make(chan struct{}), job: Job{ID: strconv.Itoa(r.next), Type: q.Type, State: Running, Path: q.Path, Start: time.Now().UTC()}}
+	s := &job{request: q, changed: make(chan struct{}), job: Job{ID: strconv.Itoa(r.next), Type: q.Type, State: Running, Path: q.Path, Start: time.Now().UTC()}}
 	if !q.IgnoreExclusions {
 		s.matcher = policy.NewMatcher(r.cfg.Settings().Exclusions, policy.ScopeEPP)
 	}
@@ -179,7 +184,7 @@ func (r *Runner) Run(ctx context.Context) error {
 	}
 }
 
-func (r *Runner) carryOut(ctx context.Context, s *scan) {
+func (r *Runner) carryOut(ctx context.Context, s *job) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	s.mu.Lock()

@@ -7,7 +7,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"sync"
 
 	"komainu/fault"
@@ -22,74 +21,80 @@ var quickFolders = []string{"/tmp", "/var/tmp", "/dev/shm", "/run/shm", "/etc/cr
 // homeFolders are looked at in every home.
 var homeFolders = []string{"Downloads", "Desktop", ".config/autostart", ".local/bin", "bin"}
 
+// target is a file to scan: open, because a path can mean something else by
+// the time that somebody looks again.
+type target struct {
+	path string
+	file *os.File
+}
+
 // walk sends the files of a scan to its threads.
-func (r *Runner) walk(ctx context.Context, s *scan) error {
-	files := make(chan string, 256)
+func (r *Runner) walk(ctx context.Context, s *job) error {
+	// What waits is open, so little may wait.
+	targets := make(chan target, 16)
 	var threads sync.WaitGroup
 	for range max(1, r.cfg.Settings().OnDemandScanThreads) {
 		threads.Go(func() {
-			for path := range files {
+			for t := range targets {
 				if ctx.Err() == nil {
-					r.file(ctx, s, path)
+					r.scan(ctx, s, t)
 				}
+				_ = t.file.Close() // read only; nothing can be lost
 			}
 		})
 	}
-	err := r.list(ctx, s, files)
-	close(files)
+	listed := make(chan error, 1)
+	go func() {
+		lowerPriority()
+		listed <- r.list(ctx, s, targets)
+	}()
+	err := <-listed
+	close(targets)
 	threads.Wait()
 	return err
 }
 
-// list names the files of a scan.
-func (r *Runner) list(ctx context.Context, s *scan, files chan<- string) error {
+// list finds the files of a scan.
+func (r *Runner) list(ctx context.Context, s *job, targets chan<- target) error {
+	w := &walker{ctx: ctx, scan: s, targets: targets, points: mountPoints(), enter: map[string]bool{}}
+	local := r.cfg.Mounts()
 	switch s.request.Type {
-	case Custom:
-		return r.tree(ctx, s, s.request.Path, true, files)
 	case Full:
-		for _, mount := range r.cfg.Mounts() {
-			if err := r.tree(ctx, s, mount, false, files); err != nil {
+		// Every filesystem is walked for itself, so none is entered from above.
+		for _, mount := range local {
+			if err := w.tree(mount); err != nil {
 				return err
 			}
 		}
 		return nil
+	case Custom:
+		// A path can hold mount points; those of local filesystems are meant,
+		// the kernel's and other hosts' are not.
+		for _, mount := range local {
+			w.enter[mount] = true
+		}
+		return w.tree(s.request.Path)
 	default:
-		return r.quick(ctx, s, files)
+		for _, mount := range local {
+			w.enter[mount] = true
+		}
+		return w.quick()
 	}
 }
 
-func (r *Runner) quick(ctx context.Context, s *scan, files chan<- string) error {
-	for _, path := range runningPrograms() {
-		select {
-		case files <- path:
-		case <-ctx.Done():
-			return ctx.Err()
-		}
+func (w *walker) quick() error {
+	if err := w.running(); err != nil {
+		return err
 	}
 	for _, folder := range append(slices.Clone(quickFolders), homes()...) {
-		if _, err := os.Lstat(folder); err != nil {
-			continue
+		if info, err := os.Lstat(folder); err != nil || !info.IsDir() {
+			continue // not on this host, or a link to a folder that is looked at under its name
 		}
-		if err := r.tree(ctx, s, folder, false, files); err != nil {
+		if err := w.tree(folder); err != nil {
 			return err
 		}
 	}
 	return nil
-}
-
-// runningPrograms lists the executables of all processes, each once.
-func runningPrograms() []string {
-	links, err := filepath.Glob("/proc/[0-9]*/exe")
-	if err != nil {
-		return nil
-	}
-	var paths []string
-	for _, link := range links {
-		if path, err := os.Readlink(link); err == nil && !strings.HasSuffix(path, " (deleted)") && !slices.Contains(paths, path) {
-			paths = append(paths, path)
-		}
-	}
-	return paths
 }
 
 func homes() []string {
@@ -106,67 +111,54 @@ func homes() []string {
 	return folders
 }
 
-// tree walks a folder without following links. It stays on one filesystem
-// unless somebody asked for the path: other local ones are walked for
-// themselves, and foreign ones are nobody's wish.
-func (r *Runner) tree(ctx context.Context, s *scan, root string, cross bool, files chan<- string) error {
-	device, err := deviceOf(root)
-	if err != nil {
-		s.skipped.Add(1)
+// walker sends the files below a folder to the threads. It goes from handle to
+// handle and follows no link, so that nobody can lead it elsewhere while it
+// walks.
+type walker struct {
+	ctx     context.Context // of the one walk that the walker is made for
+	scan    *job
+	targets chan<- target
+	points  map[string]bool // all mount points
+	enter   map[string]bool // mount points that are entered from above
+}
+
+// maxDepth bounds the folders within folders, and with them the open handles.
+const maxDepth = 256
+
+// send hands an open file to the threads, unless it is excluded.
+func (w *walker) send(path string, f *os.File) error {
+	if _, excluded := w.scan.matcher.Match(path, ""); excluded {
+		return f.Close()
+	}
+	select {
+	case w.targets <- target{path, f}:
 		return nil
+	case <-w.ctx.Done():
+		return errors.Join(w.ctx.Err(), f.Close())
 	}
-	return filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
-		if ctx.Err() != nil {
-			return ctx.Err()
-		}
-		if err != nil {
-			s.skipped.Add(1)
-			return nil
-		}
-		if d.IsDir() {
-			if s.matcher != nil && s.matcher.Folder(path) {
-				return fs.SkipDir
-			}
-			if other, err := deviceOf(path); err == nil && other != device && (!cross || pseudo(path)) {
-				return fs.SkipDir
-			}
-			return nil
-		}
-		if !d.Type().IsRegular() {
-			return nil
-		}
-		if s.matcher != nil {
-			if _, excluded := s.matcher.Match(path, ""); excluded {
-				return nil
-			}
-		}
-		select {
-		case files <- path:
-			return nil
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-	})
 }
 
-// pseudo reports whether a folder is one of the kernel's.
-func pseudo(path string) bool {
-	return slices.ContainsFunc([]string{"/proc", "/sys", "/dev"}, func(p string) bool { return path == p || strings.HasPrefix(path, p+"/") })
+// skip counts what could not be looked at. What vanished meanwhile is nothing
+// to look at.
+func (w *walker) skip(err error) {
+	if !errors.Is(err, fs.ErrNotExist) {
+		w.scan.skipped.Add(1)
+	}
 }
 
-// file scans one file.
-func (r *Runner) file(ctx context.Context, s *scan, path string) {
-	f, err := OpenRegular(path)
+// wanted reports whether the walk goes into a folder.
+func (w *walker) wanted(path string) bool {
+	return !w.scan.matcher.Folder(path) && (!w.points[path] || w.enter[path])
+}
+
+// scan scans one file.
+func (r *Runner) scan(ctx context.Context, s *job, t target) {
+	s.current.Store(&t.path)
+	v, err := r.cfg.Scan(ctx, t.file)
 	if err != nil {
-		if !errors.Is(err, fs.ErrNotExist) {
+		if ctx.Err() == nil {
 			s.skipped.Add(1)
 		}
-		return
-	}
-	defer f.Close()
-	v, err := r.cfg.Scan(ctx, f)
-	if err != nil {
-		s.skipped.Add(1)
 		return
 	}
 	s.files.Add(1)
@@ -174,7 +166,7 @@ func (r *Runner) file(ctx context.Context, s *scan, path string) {
 	switch v.Outcome {
 	case finding.Malicious:
 		s.threats.Add(1)
-		r.cfg.Found(ctx, string(s.request.Type), path, f, v)
+		r.cfg.Found(ctx, string(s.request.Type), t.path, t.file, v)
 	case finding.NotFullyScanned, finding.ScanFailed:
 		s.skipped.Add(1)
 	}
