@@ -3,10 +3,12 @@ package scan_test
 import (
 	"fmt"
 	"os"
+	"os/exec"
 	"strings"
 	"testing"
 
 	"komainu/agent/scan"
+	"komainu/internal/need"
 )
 
 // TestConfined believes the child, and then asks the kernel.
@@ -55,3 +57,51 @@ func TestConfined(t *testing.T) {
 		}
 	}
 }
+
+// TestEachRestrictionBites puts the restrictions on one by one. Without any,
+// root may do nearly everything, so what is refused is refused by that one.
+func TestEachRestrictionBites(t *testing.T) {
+	need.Root(t)
+	refused := map[string]string{}
+	for _, step := range []string{"", "landlock", "seccomp", "user"} {
+		out, err := exec.Command("/proc/self/exe", "probe", step).CombinedOutput()
+		if err != nil || !strings.HasSuffix(string(out), " <nil>\n") {
+			t.Fatalf("%q: %s, %v", step, out, err)
+		}
+		refused[step] = strings.TrimSuffix(string(out), " <nil>\n")
+	}
+	for step, want := range map[string][]string{
+		"landlock": {"open a file", "create a file", "signal another process"},
+		"user":     {"become root"},
+		"seccomp": {"open a file", "open a folder", "create a file", "make a socket", "start a program", "make a process", "signal another process",
+			"trace a process", "make memory executable", "become root"},
+	} {
+		for _, w := range want {
+			if strings.Contains(refused[""], w) {
+				t.Errorf("%q is refused to a free process already", w)
+			}
+			if !strings.Contains(refused[step], w) {
+				t.Errorf("%s does not refuse to %s; it refuses: %s", step, w, refused[step])
+			}
+		}
+	}
+}
+
+// TestMemoryIsLimited: a process with the limits that wants more memory ends.
+func TestMemoryIsLimited(t *testing.T) {
+	out, err := exec.Command("/proc/self/exe", "probe", "rlimits").CombinedOutput()
+	if err == nil || strings.Contains(string(out), ateAll) {
+		t.Errorf("%.300s, %v", out, err)
+	}
+}
+
+// eat takes more memory than the scanner may have.
+func eat() {
+	b := make([]byte, scan.DataLimit+1<<20)
+	for i := 0; i < len(b); i += 4096 {
+		b[i] = 1
+	}
+	fmt.Println(ateAll, len(b))
+}
+
+const ateAll = "ate it all"

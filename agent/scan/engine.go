@@ -125,7 +125,7 @@ func (j *job) verdict(res result, err error) finding.Verdict {
 // job is one scan of one file.
 type job struct {
 	engine  *Engine
-	ctx     context.Context //nolint:containedctx // lives exactly as long as the call of Scan that made it
+	ctx     context.Context // lives exactly as long as the call of Scan that made it
 	options Options
 
 	packed   int64 // size of the file itself, for the ratio
