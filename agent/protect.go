@@ -42,6 +42,7 @@ type protector struct {
 
 	mu    sync.Mutex
 	known map[realtime.Stamp]time.Time // bad files that were told of lately
+	owing []owed
 }
 
 // settingsChanged takes what is in effect.
@@ -159,6 +160,9 @@ func (p *protector) remediate(ctx context.Context, d detection, quarantineIt boo
 		}
 	}
 	f := p.finding(id, at, d, reason)
+	if reason != "" {
+		p.owe(d, f, reason)
+	}
 	user, process := "", ""
 	if len(d.tree) > 0 {
 		user, process = d.tree[0].User.Name, d.tree[0].Path

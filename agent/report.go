@@ -169,6 +169,10 @@ func (h *healthKeeper) conditions(r *health.Report, now policy.Effective, state 
 	add(behaviour)
 	add(linkCondition(state))
 	add(h.spool())
+	if n, reason := h.w.protect.owed(); n > 0 {
+		add(health.Condition{Part: "quarantine", State: health.Degraded, Reason: fmt.Sprintf("%d malicious files are blocked where they are and could not be put into quarantine: %s", n, reason),
+			Remedy: "make room in the state folder; it is tried again every few seconds"})
+	}
 	add(health.Condition{Part: "definitions", State: health.OK, Reason: "embedded in this version"})
 }
 

@@ -94,6 +94,7 @@ func runWorker(ctx context.Context, cfg Config) error {
 	keep("localapi", api.Run)
 	keep("health", w.health.run)
 	keep("quarantine", w.purge)
+	keep("remediation", w.protect.runRetries)
 	if w.realtime != nil {
 		keep("realtime", func(ctx context.Context) error { return w.realtime.Run(ctx, w.protect) })
 		keep("marks", w.runMarks)

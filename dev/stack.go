@@ -3,6 +3,8 @@ package main
 import (
 	"bufio"
 	"context"
+	"encoding/base64"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -33,6 +35,9 @@ type Stack struct {
 	// elsewhere is the mode of all other filesystems: ignored, so that what
 	// other programs of this machine do disturbs no test.
 	elsewhere string
+	// through is the URL of a proxy that the agent reaches the control plane
+	// by; "" is the direct way.
+	through string
 }
 
 // NewStack returns a stack that is not started.
@@ -145,11 +150,33 @@ func (s *Stack) Enrol(ctx context.Context, a *api, environment string) error {
 		return nil
 	}
 	token, err := a.joinToken(ctx, environment)
+	if err == nil && s.through != "" {
+		token, err = redirect(token, s.through)
+	}
 	if err != nil {
 		return err
 	}
 	_, err = s.CLI(ctx, "enrol", token)
 	return err
+}
+
+// redirect makes a join token lead to another address of the same control
+// plane. What it pins stays.
+func redirect(token, url string) (string, error) {
+	kind, body, _ := strings.Cut(token, ".")
+	text, err := base64.RawURLEncoding.DecodeString(body)
+	if err != nil {
+		return "", fmt.Errorf("join token: %w", err)
+	}
+	fields := map[string]any{}
+	if err := json.Unmarshal(text, &fields); err != nil {
+		return "", fmt.Errorf("join token: %w", err)
+	}
+	fields["s"] = url
+	if text, err = json.Marshal(fields); err != nil {
+		return "", err
+	}
+	return kind + "." + base64.RawURLEncoding.EncodeToString(text), nil
 }
 
 // WaitHealthy waits until health says so.
