@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"fmt"
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -82,4 +83,27 @@ func ParsePosition(cursor string) (Position, error) {
 		return refuse(err)
 	}
 	return p, nil
+}
+
+// PageOf makes a page of what an engine found: up to one event more than the
+// limit, in the direction of the query.
+func PageOf(q Query, events []event.Event) Page {
+	more := len(events) > q.Limit
+	page := Page{Events: events[:min(len(events), q.Limit)]}
+	if q.Newer {
+		slices.Reverse(page.Events)
+		// What the cursor stands on is older than all of them.
+		more = q.Cursor != "" || len(page.Events) > 0
+	}
+	if len(page.Events) == 0 {
+		if q.Newer {
+			page.Newer = q.Cursor
+		}
+		return page
+	}
+	page.Newer = PositionOf(&page.Events[0]).String()
+	if more {
+		page.Next = PositionOf(&page.Events[len(page.Events)-1]).String()
+	}
+	return page
 }

@@ -73,7 +73,10 @@ type Query struct {
 	Actions      []event.Action
 	Text         string // case-insensitive part of one of Row.Texts
 	Limit        int    // DefaultLimit when 0, at most MaxLimit
-	Cursor       string // Page.Next of the page before
+	Cursor       string // Page.Next of the page before, or Page.Newer with Newer
+	// Newer asks for the events next above the cursor, or next above From
+	// without one, instead of those below it.
+	Newer bool
 }
 
 // Bounds of Query.Limit and Get.
@@ -83,11 +86,12 @@ const (
 	MaxText      = 256 // bytes of Query.Text
 )
 
-// Page is a part of a timeline. Events that arrive between two pages do not
-// move what the following pages hold.
+// Page is a part of a timeline, newest first in either direction. Events that
+// arrive between two pages do not move what the following pages hold.
 type Page struct {
 	Events []event.Event
-	Next   string // cursor of the following page, "" on the last one
+	Next   string // cursor of the page with what is older, "" on the last one
+	Newer  string // cursor for Query.Newer; a timeline can always grow there
 }
 
 // Coverage tells how complete one sequence of a device is.

@@ -86,11 +86,15 @@ func (s *Store) Timeline(ctx context.Context, q eventstore.Query) (eventstore.Pa
 		where.and("("+strings.Join(parts, " OR ")+")", args...)
 	}
 	if after != nil {
-		// The first part lets the engine skip what is newer by its statistics;
-		// the rest is the comparison of tuples, spelled out.
+		// The first part lets the engine skip what is out of reach by its
+		// statistics; the rest is the comparison of tuples, spelled out.
 		epoch, seq := number(uint64(after.Epoch)), number(after.Seq)
-		where.and("ts <= make_timestamp_ns(?)", after.Nanos)
-		where.and(`(ts < make_timestamp_ns(?) OR epoch < ?::UBIGINT OR epoch = ?::UBIGINT AND (source < ? OR source = ? AND seq < ?::UBIGINT))`,
+		sign := "<"
+		if q.Newer {
+			sign = ">"
+		}
+		where.and("ts "+sign+"= make_timestamp_ns(?)", after.Nanos)
+		where.and(strings.ReplaceAll(`(ts < make_timestamp_ns(?) OR epoch < ?::UBIGINT OR epoch = ?::UBIGINT AND (source < ? OR source = ? AND seq < ?::UBIGINT))`, "<", sign),
 			after.Nanos, epoch, epoch, string(after.Source), string(after.Source), seq)
 	}
 	st, done, err := s.reading(ctx)
@@ -98,18 +102,16 @@ func (s *Store) Timeline(ctx context.Context, q eventstore.Query) (eventstore.Pa
 		return eventstore.Page{}, err
 	}
 	defer done()
-	query := "SELECT device, record FROM " + eventsTable + " WHERE " + where.String() +
-		" ORDER BY ts DESC, epoch DESC, source DESC, seq DESC LIMIT ?"
+	order := " ORDER BY ts DESC, epoch DESC, source DESC, seq DESC LIMIT ?"
+	if q.Newer {
+		order = " ORDER BY ts, epoch, source, seq LIMIT ?"
+	}
+	query := "SELECT device, record FROM " + eventsTable + " WHERE " + where.String() + order
 	events, err := s.fetch(ctx, st, query, append(where.args, q.Limit+1)...)
 	if err != nil {
 		return eventstore.Page{}, fmt.Errorf("read the timeline of device %s: %w", q.Device, err)
 	}
-	page := eventstore.Page{Events: events}
-	if len(events) > q.Limit {
-		page.Events = events[:q.Limit]
-		page.Next = eventstore.PositionOf(&events[q.Limit-1]).String()
-	}
-	return page, nil
+	return eventstore.PageOf(q, events), nil
 }
 
 // Get implements eventstore.Store.

@@ -74,6 +74,7 @@ func Run(t *testing.T, open Open) {
 	t.Run("duplicates", func(t *testing.T) { testDuplicates(t, fresh(t)) })
 	t.Run("tenants", func(t *testing.T) { testTenants(t, fresh(t)) })
 	t.Run("paging", func(t *testing.T) { testPaging(t, fresh(t)) })
+	t.Run("newer", func(t *testing.T) { testNewer(t, fresh(t)) })
 	t.Run("hostile_values", func(t *testing.T) { testHostile(t, fresh(t)) })
 	t.Run("refusals", func(t *testing.T) { testRefusals(t, fresh(t)) })
 	t.Run("concurrency", func(t *testing.T) { testConcurrency(t, fresh(t)) })
@@ -239,6 +240,63 @@ func testPaging(t *testing.T, s eventstore.Store) {
 	}
 	if !slices.Equal(got, want) {
 		t.Errorf("pages hold %v", got)
+	}
+}
+
+// testNewer walks upwards from the middle of a timeline: by time first, then
+// by cursor, until there is nothing newer, and further when something came.
+func testNewer(t *testing.T, s eventstore.Store) {
+	at := func(seq uint64) *event.Event {
+		e := created("d", 1, seq)
+		e.Time = day.Add(time.Duration(seq/5) * time.Second)
+		return e
+	}
+	var entries []eventstore.Entry
+	for seq := range uint64(50) {
+		entries = append(entries, Entry("org", at(seq+1), day))
+	}
+	must(t, s, entries...)
+	get := func(q eventstore.Query) eventstore.Page {
+		t.Helper()
+		q.Organization, q.Device = "org", "d"
+		p, err := s.Timeline(t.Context(), q)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return p
+	}
+	numbers := func(p eventstore.Page) (list []uint64) {
+		for _, e := range p.Events {
+			list = append(list, e.ID.Seq)
+		}
+		return list
+	}
+	expect := func(p eventstore.Page, want ...uint64) {
+		t.Helper()
+		if got := numbers(p); !slices.Equal(got, want) {
+			t.Fatalf("page holds %v, want %v", got, want)
+		}
+	}
+	middle := get(eventstore.Query{Limit: 3, Newer: true, From: day.Add(8 * time.Second)})
+	expect(middle, 42, 41, 40)
+	up := get(eventstore.Query{Limit: 4, Newer: true, Cursor: middle.Newer})
+	expect(up, 46, 45, 44, 43)
+	expect(get(eventstore.Query{Limit: 2, Cursor: middle.Next}), 39, 38)
+	expect(get(eventstore.Query{Limit: 2, Cursor: up.Next}), 42, 41)
+	top := get(eventstore.Query{Limit: 100, Newer: true, Cursor: up.Newer})
+	expect(top, 50, 49, 48, 47)
+	nothing := get(eventstore.Query{Limit: 100, Newer: true, Cursor: top.Newer})
+	expect(nothing)
+	if nothing.Newer != top.Newer {
+		t.Errorf("a page without events has the cursor %q, want the one that it was asked with", nothing.Newer)
+	}
+	must(t, s, Entry("org", at(51), day))
+	expect(get(eventstore.Query{Limit: 100, Newer: true, Cursor: nothing.Newer}), 51)
+	oldest := get(eventstore.Query{Limit: 2, To: day.Add(time.Second)})
+	expect(oldest, 4, 3)
+	expect(get(eventstore.Query{Limit: 2, Newer: true, Cursor: oldest.Newer}), 6, 5)
+	if p := get(eventstore.Query{Limit: 9, To: day}); len(p.Events) != 0 || p.Next != "" || p.Newer != "" {
+		t.Errorf("a page before everything: %+v", p)
 	}
 }
 
