@@ -164,16 +164,16 @@ func (h *healthKeeper) conditions(r *health.Report, now policy.Effective, state 
 	}
 	behaviour := health.Condition{Part: "behavior_monitoring", State: health.OK}
 	if !now.Licensed || !now.BehaviorMonitoring || !now.EndpointDetection {
-		behaviour.State, behaviour.Reason = health.Off, "switched off by a setting or the plan"
+		behaviour.State, behaviour.Reason, behaviour.Code = health.Off, "switched off by a setting or the plan", health.SwitchedOff
 	}
 	add(behaviour)
 	add(linkCondition(state))
 	add(h.spool())
 	if n, reason := h.w.protect.owed(); n > 0 {
-		add(health.Condition{Part: "quarantine", State: health.Degraded, Reason: fmt.Sprintf("%d malicious files are blocked where they are and could not be put into quarantine: %s", n, reason),
+		add(health.Condition{Part: "quarantine", State: health.Degraded, Code: health.QuarantineWaiting, Detail: fmt.Sprint(n), Reason: fmt.Sprintf("%d malicious files are blocked where they are and could not be put into quarantine: %s", n, reason),
 			Remedy: "make room in the state folder; it is tried again every few seconds"})
 	}
-	add(health.Condition{Part: "definitions", State: health.OK, Reason: "embedded in this version"})
+	add(health.Condition{Part: "definitions", State: health.OK, Reason: "embedded in this version", Code: health.DefinitionsBuiltIn})
 }
 
 // remember gives a condition the time since which it holds.
@@ -196,10 +196,13 @@ func licence(now policy.Effective, state link.State) health.Condition {
 	c := health.Condition{Part: "licence", State: health.OK, Reason: "plan " + string(now.Plan)}
 	switch {
 	case !state.Enrolled:
+		c.Code = health.NotEnrolled
 		c.State, c.Reason, c.Remedy = health.Off, "this device is not enrolled", "run: komainu enrol TOKEN, with a join token from the portal"
 	case now.Version == 0:
+		c.Code = health.NoPolicyYet
 		c.State, c.Reason, c.Remedy = health.Starting, "no policy has arrived yet", "wait for the link to the control plane; see komainu connectivity test"
 	case !now.Licensed:
+		c.Code = health.PlanOff
 		c.State, c.Reason, c.Remedy = health.Off, "the plan of this environment is off", "switch the Servers plan on in the portal, environment settings"
 	}
 	return c
@@ -221,19 +224,22 @@ func (h *healthKeeper) realTime(r *health.Report, now policy.Effective) health.C
 	r.RealTimeScope = fmt.Sprintf("%d blocking, %d watching", block, watch)
 	switch {
 	case h.w.realtime == nil:
+		c.Code, c.Detail = health.RealTimeMissing, h.w.rtError.Error()
 		c.Reason, c.Remedy = h.w.rtError.Error(), "run the agent as root on Linux"
 		if now.Licensed {
 			c.State = health.Failed
 		}
 	case !now.Licensed:
-		c.Reason = "no licence"
+		c.Reason, c.Code = "no licence", health.NoLicence
 	case now.EnforcementLevel != policy.RealTime:
+		c.Code, c.Detail = health.EnforcementLevel, string(now.EnforcementLevel)
 		c.Reason, c.Remedy = "the enforcement level is "+string(now.EnforcementLevel), "run: komainu config real-time-protection --value enabled"
 	case markError != nil:
+		c.Code, c.Detail = health.PartlyMarked, markError.Error()
 		c.State, c.Reason, c.Remedy = health.Degraded, "not every filesystem could be marked: "+markError.Error(), "look at the agent's log"
 		r.RealTimeEnabled = block+watch > 0
 	case len(marks) == 0:
-		c.State, c.Reason = health.Starting, "filesystems are being marked"
+		c.State, c.Reason, c.Code = health.Starting, "filesystems are being marked", health.Marking
 	default:
 		c.State = health.OK
 		r.RealTimeEnabled = true
@@ -248,9 +254,9 @@ func (h *healthKeeper) scanner() health.Condition {
 	s := h.w.scanner.Status()
 	switch {
 	case !s.Up:
-		return health.Condition{Part: "scanner", State: health.Starting, Reason: cmp.Or(s.Problem, "it is being started")}
+		return health.Condition{Part: "scanner", State: health.Starting, Reason: cmp.Or(s.Problem, "it is being started"), Code: health.ScannerStarting, Detail: s.Problem}
 	case !s.Confined():
-		return health.Condition{Part: "scanner", State: health.OK, Reason: s.Problem, Remedy: "its sandbox is not complete on this kernel"}
+		return health.Condition{Part: "scanner", State: health.OK, Reason: s.Problem, Remedy: "its sandbox is not complete on this kernel", Code: health.SandboxIncomplete, Detail: s.Problem}
 	default:
 		return health.Condition{Part: "scanner", State: health.OK}
 	}
@@ -259,9 +265,9 @@ func (h *healthKeeper) scanner() health.Condition {
 func (h *healthKeeper) sensors(now policy.Effective) []health.Condition {
 	s := h.w.sensor.Load()
 	if s == nil {
-		c := health.Condition{Part: "sensor", State: health.Off, Reason: "switched off by a setting or the plan"}
+		c := health.Condition{Part: "sensor", State: health.Off, Reason: "switched off by a setting or the plan", Code: health.SwitchedOff}
 		if now.Licensed && now.EndpointDetection {
-			c.State, c.Reason = health.Starting, "kernel programs are being loaded"
+			c.State, c.Reason, c.Code = health.Starting, "kernel programs are being loaded", health.SensorLoading
 		}
 		return []health.Condition{c}
 	}
@@ -272,16 +278,19 @@ func linkCondition(s link.State) health.Condition {
 	c := health.Condition{Part: "link", State: health.OK, Since: s.Since.UTC(), Reason: s.Server}
 	switch {
 	case s.Connected && s.Skew.Abs() > 5*time.Minute:
+		c.Code, c.Detail = health.ClockOff, s.Skew.Abs().Round(time.Second).String()
 		c.State, c.Reason, c.Remedy = health.Degraded, fmt.Sprintf("this machine's clock is %s away from the control plane's", s.Skew.Abs().Round(time.Second)), "set the clock right"
 	case s.Connected:
 	case !s.Enrolled:
-		c.State, c.Reason = health.Off, "this device is not enrolled"
+		c.State, c.Reason, c.Code = health.Off, "this device is not enrolled", health.NotEnrolled
 	case s.Error == nil:
-		c.State, c.Reason = health.Starting, "connecting to "+s.Server
+		c.State, c.Reason, c.Code, c.Detail = health.Starting, "connecting to "+s.Server, health.Connecting, s.Server
 	case fault.Is(s.Error, fault.Unauthentic):
+		c.Code, c.Detail = health.IdentityRefused, s.Error.Error()
 		c.State, c.Reason, c.Remedy = health.Failed, s.Error.Error(), "enrol again with a new join token: komainu enrol --force TOKEN"
 	default:
 		// Protection goes on and events wait in the spool: not the host's fault.
+		c.Code, c.Detail = health.NoConnection, s.Error.Error()
 		c.State, c.Reason, c.Remedy = health.Starting, "no connection: "+s.Error.Error(), "events are kept and sent later; see komainu connectivity test"
 	}
 	return c
@@ -290,6 +299,7 @@ func linkCondition(s link.State) health.Condition {
 func (h *healthKeeper) spool() health.Condition {
 	c := health.Condition{Part: "spool", State: health.OK}
 	if err := h.w.record.events.Stats().Err; err != nil {
+		c.Code, c.Detail = health.SpoolInMemory, err.Error()
 		c.State, c.Reason, c.Remedy = health.Degraded, "events wait in memory: "+err.Error(), "free space on the disk of "+h.w.cfg.State
 	}
 	if lost := h.w.record.lost.Load(); lost > 0 {

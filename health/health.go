@@ -28,6 +28,49 @@ type Condition struct {
 	Since  time.Time `json:"since"`
 	Reason string    `json:"reason,omitempty"` // what is the matter
 	Remedy string    `json:"remedy,omitempty"` // what to do about it
+	// Code is what Reason says for programs and for readers of other
+	// languages, and Detail the part of it that no catalogue can hold.
+	Code   Code   `json:"code,omitempty"`
+	Detail string `json:"detail,omitempty"`
+}
+
+// Code names a reason. A name never changes its meaning.
+type Code string
+
+// The reasons of conditions.
+const (
+	NotEnrolled        Code = "not_enrolled"
+	NoPolicyYet        Code = "no_policy_yet"
+	PlanOff            Code = "plan_off"
+	NoLicence          Code = "no_licence"
+	RealTimeMissing    Code = "real_time_unavailable"
+	EnforcementLevel   Code = "enforcement_level" // Detail is the level
+	PartlyMarked       Code = "partly_marked"
+	Marking            Code = "marking"
+	ScannerStarting    Code = "scanner_starting"
+	SandboxIncomplete  Code = "sandbox_incomplete"
+	SwitchedOff        Code = "switched_off"
+	SensorLoading      Code = "sensor_loading"
+	SensorReduced      Code = "sensor_reduced"
+	SensorMissing      Code = "sensor_unavailable"
+	FilesPartlyWatched Code = "files_partly_watched"
+	FilesNotWatched    Code = "files_not_watched"
+	ClockOff           Code = "clock_off" // Detail is by how much
+	Connecting         Code = "connecting"
+	IdentityRefused    Code = "identity_refused"
+	NoConnection       Code = "no_connection"
+	SpoolInMemory      Code = "spool_in_memory"
+	QuarantineWaiting  Code = "quarantine_waiting" // Detail is how many
+	DefinitionsBuiltIn Code = "definitions_built_in"
+)
+
+// Codes returns every reason there is.
+func Codes() []Code {
+	return []Code{
+		NotEnrolled, NoPolicyYet, PlanOff, NoLicence, RealTimeMissing, EnforcementLevel, PartlyMarked, Marking, ScannerStarting, SandboxIncomplete,
+		SwitchedOff, SensorLoading, SensorReduced, SensorMissing, FilesPartlyWatched, FilesNotWatched, ClockOff, Connecting, IdentityRefused,
+		NoConnection, SpoolInMemory, QuarantineWaiting, DefinitionsBuiltIn,
+	}
 }
 
 // Tag is an entry of edr_device_tags.

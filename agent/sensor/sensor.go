@@ -100,16 +100,16 @@ func (s Status) Conditions(since time.Time) []health.Condition {
 	sensor := health.Condition{Part: "sensor", State: health.OK, Since: since, Reason: s.Reason, Remedy: s.Remedy}
 	switch {
 	case s.Subsystem == Unavailable:
-		sensor.State = health.Failed
+		sensor.State, sensor.Code, sensor.Detail = health.Failed, health.SensorMissing, s.Reason
 	case s.Reason != "":
-		sensor.State = health.Degraded
+		sensor.State, sensor.Code, sensor.Detail = health.Degraded, health.SensorReduced, s.Reason
 	}
 	watch := health.Condition{Part: "sensitive_files", State: health.OK, Since: since, Reason: s.Watch.Reason}
 	switch {
 	case !s.Watch.On:
-		watch.State = health.Failed
+		watch.State, watch.Code, watch.Detail = health.Failed, health.FilesNotWatched, s.Watch.Reason
 	case s.Watch.Reason != "":
-		watch.State = health.Degraded
+		watch.State, watch.Code, watch.Detail = health.Degraded, health.FilesPartlyWatched, s.Watch.Reason
 	}
 	return []health.Condition{sensor, watch}
 }
