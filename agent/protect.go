@@ -41,7 +41,7 @@ type protector struct {
 	work sync.WaitGroup // quarantines that go on after the opener has its answer
 
 	mu    sync.Mutex
-	known map[realtime.Stamp]time.Time // bad files that were told of lately
+	known map[realtime.Stamp]time.Time // bad files that were told of lately, without the time of their last change
 	owing []owed
 }
 
@@ -57,7 +57,10 @@ const scanBudget = 2 * time.Second
 
 // Judge implements realtime.Judge.
 func (p *protector) Judge(ctx context.Context, o realtime.Open) realtime.Decision {
-	if o.Path == "" || strings.HasSuffix(o.Path, " (deleted)") && o.Kind != realtime.OpenPerm {
+	// Nobody waits for a file that has no name any more, except who is opening
+	// it at this moment: quarantine may have taken the name away meanwhile, and
+	// the content must not be read for that.
+	if o.Path == "" && o.Kind != realtime.OpenPerm {
 		return realtime.Decision{}
 	}
 	tree := p.who(o.PID)
@@ -95,6 +98,12 @@ func (p *protector) malicious(ctx context.Context, o realtime.Open, v finding.Ve
 	case block:
 		d.state = finding.Blocked
 	}
+	if o.Path == "" {
+		// Nothing is left to be put into quarantine.
+		d.path = "a file that has been deleted"
+		p.remediate(ctx, d, false)
+		return realtime.Decision{Deny: deny, Cache: deny}
+	}
 	// The opener has its answer before the file is moved away: quarantine takes
 	// longer than an open may.
 	if o.Kind == realtime.OpenPerm && deny {
@@ -119,6 +128,7 @@ func (p *protector) first(s realtime.Stamp) bool {
 	const quiet = time.Minute
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	s.ChangeTime = 0 // quarantine itself sets it when it takes the name away
 	now := time.Now()
 	if told, ok := p.known[s]; ok && now.Sub(told) < quiet {
 		return false
@@ -224,7 +234,11 @@ func summaryOf(d detection, reason string) string {
 	case finding.Quarantined:
 		text += " It was put into quarantine."
 	case finding.Blocked:
-		text += " Opening it is denied; it could not be put into quarantine: " + reason + "."
+		text += " Opening it is denied"
+		if reason != "" {
+			text += "; it could not be put into quarantine: " + reason
+		}
+		text += "."
 	case finding.Failed:
 		text += " It could not be put into quarantine: " + reason + "."
 	case finding.Allowed:

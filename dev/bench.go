@@ -2,6 +2,9 @@ package main
 
 import (
 	"context"
+	"maps"
+	"os"
+	"slices"
 	"strings"
 
 	"komainu/fault"
@@ -10,15 +13,12 @@ import (
 // benches measure the figures of the design; the last line of each is its
 // name and key=value pairs.
 var benches = map[string]func(context.Context, *House) error{
+	"agent": benchAgent,
 	"react": benchReact,
 }
 
 func benchNames() string {
-	var names []string
-	for name := range benches {
-		names = append(names, name)
-	}
-	return strings.Join(names, ", ")
+	return strings.Join(slices.Sorted(maps.Keys(benches)), ", ")
 }
 
 func bench(ctx context.Context, h *House, args []string) error {
@@ -30,4 +30,35 @@ func bench(ctx context.Context, h *House, args []string) error {
 		return fault.New(fault.Invalid, "no bench %q; there are: %s", args[0], benchNames())
 	}
 	return run(ctx, h)
+}
+
+// benchStack starts a stack of its own for a measurement.
+func benchStack(ctx context.Context, h *House, port int) (*Stack, func(), error) {
+	if os.Geteuid() != 0 {
+		return nil, nil, fault.New(fault.NeedsRoot, "real-time protection needs root")
+	}
+	bin, err := h.Build(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	dir, err := os.MkdirTemp("", "komainu-bench-")
+	if err != nil {
+		return nil, nil, err
+	}
+	s := NewStack(h, bin, dir)
+	done := func() {
+		if err := s.Close(); err != nil {
+			h.Say("%v", err)
+		}
+		os.RemoveAll(dir)
+	}
+	if port, err = freePort(port); err == nil {
+		err = s.start(ctx, port, false)
+	}
+	if err != nil {
+		s.PrintLogs()
+		done()
+		return nil, nil, err
+	}
+	return s, done, nil
 }

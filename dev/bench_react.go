@@ -20,28 +20,11 @@ var eicar = []byte(`X5O!P%@AP[4\P` + `ZX54(P^)7CC)7}$EICAR-STANDARD-ANTIVIRUS-TE
 // benchReact measures, from outside, how long it takes from the close of a
 // file with EICAR until it is gone, and until the alert is in the API.
 func benchReact(ctx context.Context, h *House) error {
-	if os.Geteuid() != 0 {
-		return fault.New(fault.NeedsRoot, "real-time protection needs root")
-	}
-	bin, err := h.Build(ctx)
+	s, done, err := benchStack(ctx, h, 28443)
 	if err != nil {
 		return err
 	}
-	dir, err := os.MkdirTemp("", "komainu-react-")
-	if err != nil {
-		return err
-	}
-	defer os.RemoveAll(dir)
-	s := NewStack(h, bin, dir)
-	defer s.Close()
-	port, err := freePort(28443)
-	if err != nil {
-		return err
-	}
-	if err := s.start(ctx, port, false); err != nil {
-		s.PrintLogs()
-		return err
-	}
+	defer done()
 	a, err := s.API(ctx)
 	if err != nil {
 		return err
