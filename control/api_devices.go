@@ -19,26 +19,19 @@ type deviceInput struct {
 
 func (a *api) listDevices(ctx context.Context, in *device.Query) (rest.List[device.Device], error) {
 	organization := access.ActorOf(ctx).Organization
-	list, err := a.devices.List(ctx, organization, *in)
+	risks, err := a.risks(ctx)
+	if err != nil {
+		return rest.List[device.Device]{}, err
+	}
+	list, err := a.devices.List(ctx, organization, *in, risks)
 	if err != nil {
 		return list, err
 	}
 	names, err := a.environmentNames(ctx, organization)
-	if err != nil {
-		return list, err
-	}
-	risks, err := a.desk.Risks(ctx, organization)
-	if err != nil {
-		return list, err
-	}
 	for i := range list.Items {
-		d := &list.Items[i]
-		d.Environment.Name = names[d.Environment.ID]
-		if r, ok := risks[event.DeviceID(d.ID)]; ok {
-			d.ActiveAlerts, d.RiskLevel = r.Active, r.Severity.String()
-		}
+		list.Items[i].Environment.Name = names[list.Items[i].Environment.ID]
 	}
-	return list, nil
+	return list, err
 }
 
 func (a *api) environmentNames(ctx context.Context, organization string) (map[string]string, error) {
@@ -113,20 +106,25 @@ type timelineInput struct {
 	Action []event.Action `query:"action" doc:"only these actions, separated by commas"`
 	Text   string         `query:"q" maxLength:"256" doc:"part of a path, a command line, an address, …"`
 	Limit  int            `query:"limit" minimum:"1" maximum:"1000" default:"100"`
-	Cursor string         `query:"cursor" doc:"next of the previous page"`
+	Cursor string         `query:"cursor" doc:"next of the page above, or newer of the page below together with newer=true"`
+	Newer  bool           `query:"newer" doc:"what is next above the cursor, or next above from without one"`
 }
 
-func (a *api) deviceTimeline(ctx context.Context, in *timelineInput) (rest.List[eventstore.View], error) {
+// TimelineView is a part of a timeline, newest first in either direction.
+type TimelineView struct {
+	Items []eventstore.View `json:"items"`
+	Next  string            `json:"next" doc:"cursor of what is older, empty at the end"`
+	Newer string            `json:"newer" doc:"cursor of what is newer, with newer=true; new events arrive there"`
+}
+
+func (a *api) deviceTimeline(ctx context.Context, in *timelineInput) (TimelineView, error) {
 	organization := access.ActorOf(ctx).Organization
 	if _, err := a.devices.Get(ctx, organization, in.ID); err != nil {
-		return rest.List[eventstore.View]{}, err
+		return TimelineView{}, err
 	}
 	page, err := a.events.Timeline(ctx, eventstore.Query{
-		Organization: organization, Device: in.ID, From: in.From, To: in.To, Actions: in.Action, Text: in.Text, Limit: in.Limit, Cursor: in.Cursor,
+		Organization: organization, Device: in.ID, From: in.From, To: in.To, Actions: in.Action, Text: in.Text, Limit: in.Limit, Cursor: in.Cursor, Newer: in.Newer,
 	})
-	if err != nil {
-		return rest.List[eventstore.View]{}, err
-	}
 	// A timeline is not counted: that would read all of it.
-	return rest.NewList(eventstore.Views(page.Events), len(page.Events), page.Next), nil
+	return TimelineView{eventstore.Views(page.Events), page.Next, page.Newer}, err
 }

@@ -33,6 +33,7 @@ func (a *api) routes() []rest.Route {
 		rest.Empty("DELETE /api/v1/environments/{id}/join-tokens/{token}", access.ManageEnrolment, "Revoke a join token; devices that have used it stay", a.revokeJoinToken),
 		rest.JSON("GET /api/v1/plans", access.ReadPlans, "What each plan provides", a.comparePlans),
 
+		rest.JSON("GET /api/v1/summary", access.ReadDevices, "Devices, incidents and alerts counted, for a home page", a.summary),
 		rest.JSON("GET /api/v1/devices", access.ReadDevices, "List devices by name", a.listDevices),
 		rest.JSON("GET /api/v1/devices/{id}", access.ReadDevices, "A device with its health, policy and certificate", a.device),
 		rest.JSON("POST /api/v1/devices/{id}/revoke", access.ManageDevices, "Offboard a device: its certificates stop working", a.revokeDevice),

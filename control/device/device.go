@@ -76,6 +76,11 @@ type entry struct {
 	environment  string
 	name         string
 	addresses    []string
+	platform     string
+	distribution string
+	agentVersion string
+	firstSeen    time.Time
+	refused      bool // the agent refuses its policy
 	offboarded   bool
 	connected    bool
 	lastSeen     time.Time
@@ -127,13 +132,19 @@ func Open(ctx context.Context, d *bun.DB, cfg Config) (*Registry, error) {
 
 func (d *row) entry() *entry {
 	e := &entry{
-		id: d.ID, organization: d.OrganizationID, environment: d.EnvironmentID, name: d.Name, addresses: d.Facts.IPAddresses,
-		offboarded: d.OffboardedAt != nil, lastSeen: d.LastSeen, report: d.Health,
+		id: d.ID, organization: d.OrganizationID, environment: d.EnvironmentID, name: d.Name,
+		offboarded: d.OffboardedAt != nil, firstSeen: d.FirstSeen, lastSeen: d.LastSeen, report: d.Health, refused: d.PolicyError != "",
 	}
+	e.describe(d.Facts)
 	if d.HealthAt != nil {
 		e.reportedAt = *d.HealthAt
 	}
 	return e
+}
+
+// describe keeps of a host's facts what devices are selected by.
+func (e *entry) describe(f Facts) {
+	e.name, e.addresses, e.platform, e.distribution, e.agentVersion = f.Hostname, f.IPAddresses, platform(f.OS), f.Distribution, f.AgentVersion
 }
 
 func (r *Registry) now() time.Time { return r.cfg.Now().UTC().Truncate(time.Millisecond) }
@@ -185,7 +196,10 @@ func (r *Registry) Connected(ctx context.Context, id event.DeviceID, f Facts) er
 	if n, err := res.RowsAffected(); err != nil || n == 0 {
 		return errGone(id)
 	}
-	r.change(id, func(e *entry) { e.name, e.addresses, e.connected, e.lastSeen = f.Hostname, f.IPAddresses, true, now })
+	r.change(id, func(e *entry) {
+		e.describe(f)
+		e.connected, e.lastSeen = true, now
+	})
 	return nil
 }
 
@@ -239,7 +253,7 @@ func (r *Registry) PolicyConfirmed(ctx context.Context, id event.DeviceID, versi
 		q = q.Set("policy_confirmed = ?", version).Set("policy_confirmed_at = ?", r.now())
 	}
 	_, err := q.Exec(ctx)
-	r.cfg.Changed(id)
+	r.change(id, func(e *entry) { e.refused = problem != "" })
 	return err
 }
 

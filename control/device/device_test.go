@@ -92,7 +92,7 @@ func TestSensorHealth(t *testing.T) {
 		if got := b.get(t, id).SensorHealth; got != want {
 			t.Errorf("sensor health %s, want %s", got, want)
 		}
-		list, err := b.List(t.Context(), org, device.Query{Paging: rest.Paging{Limit: 10}, Health: want})
+		list, err := b.List(t.Context(), org, device.Query{Paging: rest.Paging{Limit: 10}, Health: want}, nil)
 		if err != nil || list.Total != 1 {
 			t.Errorf("%d devices of health %s, %v", list.Total, want, err)
 		}
@@ -172,7 +172,7 @@ func TestSearch(t *testing.T) {
 		q.Limit = max(q.Limit, 2)
 		var names []string
 		for {
-			page, err := b.List(t.Context(), org, q)
+			page, err := b.List(t.Context(), org, q, nil)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -200,7 +200,7 @@ func TestSearch(t *testing.T) {
 			t.Errorf("%+v found %q, want %q", c.q, got, c.want)
 		}
 	}
-	if list, err := b.List(t.Context(), "another", device.Query{Paging: rest.Paging{Limit: 10}}); err != nil || list.Total != 0 {
+	if list, err := b.List(t.Context(), "another", device.Query{Paging: rest.Paging{Limit: 10}}, nil); err != nil || list.Total != 0 {
 		t.Errorf("another organization sees %d devices, %v", list.Total, err)
 	}
 }
@@ -285,7 +285,7 @@ func BenchmarkList10k(b *testing.B) {
 	for b.Loop() {
 		for _, q := range []device.Query{{}, {Text: "77"}, {Health: device.Active}} {
 			q.Limit = 100
-			if page, err := r.List(b.Context(), org, q); err != nil || page.Total == 0 {
+			if page, err := r.List(b.Context(), org, q, nil); err != nil || page.Total == 0 {
 				b.Fatal(page.Total, err)
 			}
 		}

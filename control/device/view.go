@@ -32,6 +32,7 @@ const (
 const (
 	impairedAfter = 2 * time.Minute
 	inactiveAfter = 7 * 24 * time.Hour
+	newFor        = 7 * 24 * time.Hour // a device is newly found
 )
 
 // Protection is the state of real-time protection.
@@ -66,6 +67,7 @@ type Device struct {
 	Protection       Protection   `json:"protection"`
 	Tags             []string     `json:"tags" doc:"NAME=VALUE; the value alone for GROUP"`
 	Plan             policy.Tier  `json:"plan"`
+	Coverage         Coverage     `json:"coverage" doc:"whether it is protected, and why not"`
 }
 
 // Extension shows the agent the way cloud portals show an extension.
@@ -106,20 +108,38 @@ type Certificate struct {
 // Query selects devices.
 type Query struct {
 	rest.Paging
-	Environment string       `query:"environment" doc:"id of an environment"`
-	Text        string       `query:"q" maxLength:"253" doc:"part of a name, or the beginning of an address"`
-	Health      SensorHealth `query:"health" enum:"Active,Inactive,NoSensorData,ImpairedCommunication,Misconfigured" required:"false"`
-	Onboarding  string       `query:"onboarding" enum:"Onboarded,Offboarded" required:"false"`
+	Environment  string        `query:"environment" doc:"id of an environment"`
+	Text         string        `query:"q" maxLength:"253" doc:"part of a name, or the beginning of an address"`
+	Health       SensorHealth  `query:"health" enum:"Active,Inactive,NoSensorData,ImpairedCommunication,Misconfigured" required:"false"`
+	Onboarding   string        `query:"onboarding" enum:"Onboarded,Offboarded" required:"false"`
+	Coverage     CoverageState `query:"coverage" enum:"protected,watching,unprotected,unlicensed" required:"false" doc:"offboarded devices have none"`
+	Reason       Reason        `query:"reason" maxLength:"64" doc:"why a device is covered as it is"`
+	RealTime     string        `query:"realTime" enum:"on,off,passive,unavailable,unknown" required:"false"`
+	Risk         string        `query:"risk" enum:"None,Informational,Low,Medium,High" required:"false"`
+	Platform     string        `query:"platform" maxLength:"64" doc:"Linux or Windows"`
+	Distribution string        `query:"distribution" maxLength:"64"`
+	AgentVersion string        `query:"agentVersion" maxLength:"64"`
+	Tag          string        `query:"tag" maxLength:"512" doc:"NAME=VALUE; the value alone for GROUP"`
+	New          bool          `query:"new" doc:"only what was seen first within seven days"`
+	Sort         string        `query:"sort" enum:"name,-name,risk,-risk,lastSeen,-lastSeen,firstSeen,-firstSeen,health,-health,agentVersion,-agentVersion" required:"false" doc:"name when left out"`
 }
 
-// List returns a page by name. Environment names and alert counts are other
-// slices' and are filled in by the caller.
-func (r *Registry) List(ctx context.Context, organization string, q Query) (rest.List[Device], error) {
+// Risk is what active alerts say of a device. The registry does not know
+// alerts: who lists devices brings it along.
+type Risk struct {
+	Active int
+	Level  string
+	Rank   int // orders levels, 0 for none
+}
+
+// List returns a page. Environment names are another slice's and are filled
+// in by the caller.
+func (r *Registry) List(ctx context.Context, organization string, q Query, risks map[event.DeviceID]Risk) (rest.List[Device], error) {
 	offset, err := q.Offset()
 	if err != nil {
 		return rest.List[Device]{}, err
 	}
-	ids := r.find(organization, q)
+	ids := r.find(organization, q, risks)
 	total := len(ids)
 	ids = ids[min(offset, total):min(offset+q.Limit, total)]
 	items := make([]Device, 0, len(ids))
@@ -133,22 +153,33 @@ func (r *Registry) List(ctx context.Context, organization string, q Query) (rest
 			byID[rows[i].ID] = &rows[i]
 		}
 		for _, id := range ids {
-			if d := byID[id]; d != nil {
-				items = append(items, r.view(d).Device)
+			d := byID[id]
+			if d == nil {
+				continue
 			}
+			v := r.view(d).Device
+			if k, ok := risks[id]; ok {
+				v.ActiveAlerts, v.RiskLevel = k.Active, k.Level
+			}
+			items = append(items, v)
 		}
 	}
 	return rest.NewList(items, total, q.Next(offset, len(items), total)), nil
 }
 
-// find returns the ids of the devices that a query selects, by name.
-func (r *Registry) find(organization string, q Query) []event.DeviceID {
+// hit is a device that a query selects, with what it is ordered by.
+type hit struct {
+	id     event.DeviceID
+	name   string
+	text   string
+	number int64
+}
+
+// find returns the ids of the devices that a query selects, in its order.
+func (r *Registry) find(organization string, q Query, risks map[event.DeviceID]Risk) []event.DeviceID {
 	text := strings.ToLower(strings.TrimSpace(q.Text))
 	now := r.now()
-	type hit struct {
-		name string
-		id   event.DeviceID
-	}
+	key, descending := strings.CutPrefix(q.Sort, "-")
 	var hits []hit
 	r.mu.Lock()
 	for id, e := range r.entries {
@@ -156,14 +187,43 @@ func (r *Registry) find(organization string, q Query) []event.DeviceID {
 		case e.organization != organization:
 		case q.Environment != "" && e.environment != q.Environment:
 		case q.Onboarding != "" && (q.Onboarding == "Offboarded") != e.offboarded:
+		case q.Platform != "" && e.platform != q.Platform:
+		case q.Distribution != "" && e.distribution != q.Distribution:
+		case q.AgentVersion != "" && e.agentVersion != q.AgentVersion:
+		case q.New && now.Sub(e.firstSeen) > newFor:
+		case q.Risk != "" && cmp.Or(risks[id].Level, "None") != q.Risk:
 		case text != "" && !e.matches(text):
+		case q.Tag != "" && (e.report == nil || !slices.Contains(tagsOf(e.report.EDRDeviceTags), q.Tag)):
+		case q.RealTime != "" && e.protection().RealTime != q.RealTime:
 		case q.Health != "" && r.sensorHealth(e, now) != q.Health:
+		case (q.Coverage != "" || q.Reason != "") && !r.covered(e, now, q.Coverage, q.Reason):
 		default:
-			hits = append(hits, hit{strings.ToLower(e.name), id})
+			h := hit{id: id, name: strings.ToLower(e.name)}
+			switch key {
+			case "risk":
+				h.number = int64(risks[id].Rank)
+			case "lastSeen":
+				h.number = e.seen(now).UnixNano()
+			case "firstSeen":
+				h.number = e.firstSeen.UnixNano()
+			case "health":
+				h.text = string(r.sensorHealth(e, now))
+			case "agentVersion":
+				h.text = e.agentVersion
+			case "name":
+				h.text = h.name
+			}
+			hits = append(hits, h)
 		}
 	}
 	r.mu.Unlock()
-	slices.SortFunc(hits, func(a, b hit) int { return cmp.Or(cmp.Compare(a.name, b.name), cmp.Compare(a.id, b.id)) })
+	slices.SortFunc(hits, func(a, b hit) int {
+		by := cmp.Or(cmp.Compare(a.number, b.number), cmp.Compare(a.text, b.text))
+		if descending {
+			by = -by
+		}
+		return cmp.Or(by, cmp.Compare(a.name, b.name), cmp.Compare(a.id, b.id))
+	})
 	ids := make([]event.DeviceID, len(hits))
 	for i, h := range hits {
 		ids[i] = h.id
@@ -179,7 +239,7 @@ func (e *entry) matches(text string) bool {
 type Counts struct {
 	Total     int `json:"total"`
 	Active    int `json:"active" doc:"of sensor health Active"`
-	Protected int `json:"protected" doc:"with real-time protection on"`
+	Protected int `json:"protected" doc:"connected, licensed, with real-time protection on"`
 }
 
 // Counts counts the devices of every environment.
@@ -197,7 +257,7 @@ func (r *Registry) Counts(organization string) map[string]Counts {
 		if r.sensorHealth(e, now) == Active {
 			c.Active++
 		}
-		if e.report != nil && e.report.Licensed && e.report.RealTimeEnabled {
+		if r.coverage(e, now).State == Protected {
 			c.Protected++
 		}
 		counts[e.environment] = c
@@ -228,7 +288,7 @@ func (r *Registry) view(d *row) Details {
 			OSVersion: d.Facts.OSVersion, OSName: d.Facts.OSName, Kernel: d.Facts.Kernel, Arch: d.Facts.Arch, AgentVersion: d.Facts.AgentVersion,
 			IPAddresses: notNil(d.Facts.IPAddresses), FirstSeen: d.FirstSeen, LastSeen: e.seen(now), OnboardingStatus: "Onboarded", Connected: e.connected,
 			RiskLevel: "None", ExposureLevel: "No data available", Tags: []string{}, SensorHealth: r.sensorHealth(e, now),
-			Protection: Protection{RealTime: "unknown"}, Plan: r.cfg.Tier(d.EnvironmentID),
+			Protection: e.protection(), Plan: r.cfg.Tier(d.EnvironmentID), Coverage: r.coverage(e, now),
 		},
 		Health: e.report,
 		Policy: PolicyState{ConfirmedVersion: d.PolicyConfirmed, ConfirmedAt: d.PolicyConfirmedAt, Error: d.PolicyError},
@@ -239,7 +299,6 @@ func (r *Registry) view(d *row) Details {
 	if e.report != nil {
 		v.HealthAt = new(e.reportedAt)
 		v.Conditions = e.report.Conditions
-		v.Protection = protectionOf(e.report)
 		v.Tags = tagsOf(e.report.EDRDeviceTags)
 	}
 	v.Conditions = notNil(v.Conditions)
@@ -284,7 +343,12 @@ func tagsOf(tags []health.Tag) []string {
 	return list
 }
 
-func protectionOf(h *health.Report) Protection {
+// protection is what the latest report says of real-time protection.
+func (e *entry) protection() Protection {
+	h := e.report
+	if h == nil {
+		return Protection{RealTime: "unknown"}
+	}
 	p := Protection{RealTime: "off", Mode: h.RealTimeScope, Healthy: h.Healthy, Licensed: h.Licensed}
 	switch {
 	case h.RealTimeEnabled:

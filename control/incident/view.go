@@ -79,15 +79,16 @@ type AlertQuery struct {
 	rest.Paging
 	Device   string `query:"device"`
 	Incident string `query:"incident"`
-	Status   string `query:"status"`
+	Status   string `query:"status" doc:"New, InProgress, Resolved, or Open for what is not resolved"`
 	Severity string `query:"severity"`
 }
 
 // IncidentQuery selects incidents.
 type IncidentQuery struct {
 	rest.Paging
-	Status string `query:"status"`
-	Device string `query:"device"`
+	Status   string `query:"status" doc:"Active, InProgress, Resolved, or Open for what is not resolved"`
+	Severity string `query:"severity"`
+	Device   string `query:"device"`
 }
 
 func (a *alertRow) view() Alert {
@@ -120,9 +121,7 @@ func (d *Desk) Alerts(ctx context.Context, organization string, q AlertQuery) (r
 	if q.Incident != "" {
 		sel = sel.Where("incident_id = ?", q.Incident)
 	}
-	if q.Status != "" {
-		sel = sel.Where("status = ?", q.Status)
-	}
+	sel = ofStatus(sel, q.Status)
 	if q.Severity != "" {
 		s, err := finding.ParseSeverity(q.Severity)
 		if err != nil {
@@ -203,11 +202,16 @@ func (d *Desk) Incidents(ctx context.Context, organization string, q IncidentQue
 	}
 	var rows []incidentRow
 	sel := d.db.NewSelect().Model(&rows).Where("organization_id = ? AND merged_into IS NULL", organization).Order("last_activity DESC", "id DESC")
-	if q.Status != "" {
-		sel = sel.Where("status = ?", q.Status)
-	}
+	sel = ofStatus(sel, q.Status)
 	if q.Device != "" {
 		sel = sel.Where("device_id = ?", q.Device)
+	}
+	if q.Severity != "" {
+		s, err := finding.ParseSeverity(q.Severity)
+		if err != nil {
+			return rest.List[Incident]{}, fault.New(fault.Invalid, "%w", err)
+		}
+		sel = sel.Where(incidentSeverity+" = ?", s)
 	}
 	total, err := sel.Limit(int64(q.Limit)).Offset(int64(offset)).ScanAndCount(ctx)
 	if err != nil {
