@@ -1,9 +1,9 @@
 // Tells pages that something changed. The control plane pushes over
 // server-sent events; while that stream is down, a clock asks instead.
 
-export type Topic = 'device' | 'alert' | 'incident' | 'plan'
+export type Topic = 'device' | 'alert' | 'incident' | 'plan' | 'policy' | 'group' | 'notification' | 'run'
 
-const topics: Topic[] = ['device', 'alert', 'incident', 'plan']
+const topics: Topic[] = ['device', 'alert', 'incident', 'plan', 'policy', 'group', 'notification', 'run']
 const pollEvery = 5_000
 const tryAgainAfter = 30_000
 
@@ -69,15 +69,23 @@ export function connect(): () => void {
   }
 }
 
+interface Pace {
+  /** Only changes to this one; a change without an id may be to it. */
+  id?: string
+  /** The least time between two calls, in milliseconds. */
+  every?: number
+}
+
 /** Calls f after a change to one of these topics, at most every quarter second. */
-export function subscribe(wanted: Topic[], f: () => void): () => void {
+export function subscribe(wanted: Topic[], f: () => void, { id = '', every = 250 }: Pace = {}): () => void {
   let timer: number | undefined
-  const listener: Listener = (topic) => {
+  const listener: Listener = (topic, changed) => {
     if (topic !== 'all' && !wanted.includes(topic)) return
+    if (id !== '' && changed !== '' && changed !== id) return
     timer ??= window.setTimeout(() => {
       timer = undefined
       f()
-    }, 250)
+    }, every)
   }
   listeners.add(listener)
   return () => {
