@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -135,6 +136,30 @@ func TestMapIsComplete(t *testing.T) {
 		}
 		seen[dir] = true
 	})
+}
+
+// TestQueuesAreTested checks that the tests that docs/queues.md names exist.
+func TestQueuesAreTested(t *testing.T) {
+	text, err := os.ReadFile("docs/queues.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	rows := regexp.MustCompile("(?m)^\\| .* \\| `([a-z/]+)` (Test[A-Za-z]+) \\|$").FindAllStringSubmatch(string(text), -1)
+	if len(rows) != strings.Count(string(text), "\n| ")-3 {
+		t.Errorf("%d rows name a package and a test", len(rows))
+	}
+	for _, row := range rows {
+		names, err := fs.Glob(os.DirFS(row[1]), "*_test.go")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !slices.ContainsFunc(names, func(name string) bool {
+			src, err := os.ReadFile(path.Join(row[1], name))
+			return err == nil && strings.Contains(string(src), "func "+row[2]+"(")
+		}) {
+			t.Errorf("%s has no %s", row[1], row[2])
+		}
+	}
 }
 
 // eachGoFile calls f for every Go file of the product that is not a test,

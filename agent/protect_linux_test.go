@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -133,5 +134,51 @@ func TestOpenOfAFileWithoutAName(t *testing.T) {
 	clean.Path = ""
 	if d := p.Judge(t.Context(), clean); d.Deny || !d.Cache {
 		t.Errorf("a clean file without a name: %+v", d)
+	}
+}
+
+// TestOwedQuarantinesAreMadeGood: what could not be quarantined is denied,
+// told, and quarantined once it can be; there is a bound to what is owed.
+func TestOwedQuarantinesAreMadeGood(t *testing.T) {
+	dir := t.TempDir()
+	p := protectorOf(t, dir)
+	o := opened(t, filepath.Join(t.TempDir(), "sample"), eicar())
+	o.Kind = realtime.CloseWrite
+	// A file where the store wants its folder: nothing can be sealed.
+	sealed := filepath.Join(dir, "quarantine")
+	if err := os.Rename(sealed, sealed+".away"); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(sealed, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	p.Judge(t.Context(), o)
+	if n, reason := p.owed(); n != 1 || reason == "" {
+		t.Fatalf("owed: %d, %q", n, reason)
+	}
+	if p.retryFirst(t.Context()) {
+		t.Error("a retry succeeded that cannot")
+	}
+	for range 2 * retryMost {
+		p.owe(detection{file: o.File}, &finding.Finding{}, "full")
+	}
+	if n, _ := p.owed(); n != retryMost {
+		t.Errorf("%d are owed, want at most %d", n, retryMost)
+	}
+	p.owing = p.owing[:1]
+	if err := errors.Join(os.Remove(sealed), os.Rename(sealed+".away", sealed)); err != nil {
+		t.Fatal(err)
+	}
+	if !p.retryFirst(t.Context()) {
+		t.Error("the retry failed")
+	}
+	if _, err := os.Lstat(o.Path); !os.IsNotExist(err) {
+		t.Errorf("still there: %v", err)
+	}
+	if list := p.history.List(); len(list) != 1 || list[0].State != finding.Quarantined {
+		t.Errorf("history: %+v", list)
+	}
+	if n, _ := p.owed(); n != 0 {
+		t.Errorf("%d are still owed", n)
 	}
 }
