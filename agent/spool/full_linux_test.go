@@ -64,8 +64,9 @@ func TestFullDisk(t *testing.T) {
 	if err := s.Close(); err == nil {
 		t.Error("closing says nothing of the records that are only in memory")
 	}
-	if _, err := spool.OpenNumbers(filepath.Join(dir, "epoch")); err != nil {
-		t.Errorf("numbers on a full disk: %v", err)
+	numbers, err := spool.OpenNumbers(filepath.Join(dir, "epoch"))
+	if err != nil || numbers.Unnoted() == nil || numbers.Note() == nil {
+		t.Errorf("numbers on a full disk: %v, noted: %v", err, numbers.Unnoted())
 	}
 	s = mustOpen(t, filepath.Join(dir, "spool"), spool.Limits{Segment: 8 << 10})
 	if kept := positions(t, s); len(kept) != len(got)-8 {
@@ -85,6 +86,9 @@ func TestFullDisk(t *testing.T) {
 	}
 	if err := s.Sync(); err != nil {
 		t.Errorf("after the acknowledgement: %v", err)
+	}
+	if err := numbers.Note(); err != nil || numbers.Unnoted() != nil {
+		t.Errorf("there is room, and the epoch is not noted: %v", err)
 	}
 	if st := s.Stats(); st.Waiting != 20 || st.InMemory != 0 {
 		t.Errorf("stats %+v", st)

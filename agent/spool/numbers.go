@@ -21,11 +21,12 @@ import (
 // Numbers gives events their identity: a new epoch at every start and a
 // sequence per source within it. It is safe for concurrent use.
 type Numbers struct {
-	epoch   event.Epoch
-	unnoted error
+	file  string
+	epoch event.Epoch
 
-	mu   sync.Mutex
-	last map[event.Source]uint64
+	mu      sync.Mutex
+	unnoted error
+	last    map[event.Source]uint64
 }
 
 // OpenNumbers begins a new epoch and notes it in the file before anything is
@@ -34,8 +35,8 @@ type Numbers struct {
 // went back, gives none again.
 //
 // A disk that is full or read-only is no reason to protect nothing: the epoch
-// is then not noted, which Unnoted tells, and only a clock that goes back
-// before the next start could give it again, once in a million times.
+// is then not noted, which Unnoted tells, until Note can. Only a clock that
+// goes back before the next start could give it again, once in a million times.
 func OpenNumbers(file string) (*Numbers, error) {
 	epoch := uint64(time.Now().UnixMilli())<<20 | random20()
 	text, err := os.ReadFile(file)
@@ -45,8 +46,8 @@ func OpenNumbers(file string) (*Numbers, error) {
 	if last, err := strconv.ParseUint(strings.TrimSpace(string(text)), 10, 64); err == nil && last >= epoch && last < math.MaxUint64 {
 		epoch = last + 1
 	}
-	n := &Numbers{epoch: event.Epoch(epoch), last: map[event.Source]uint64{}}
-	err = atomicfile.Write(file, []byte(strconv.FormatUint(epoch, 10)+"\n"), 0o600)
+	n := &Numbers{file: file, epoch: event.Epoch(epoch), last: map[event.Source]uint64{}}
+	err = n.write()
 	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EROFS) || errors.Is(err, syscall.EDQUOT) {
 		n.unnoted, err = err, nil
 	}
@@ -56,8 +57,29 @@ func OpenNumbers(file string) (*Numbers, error) {
 	return n, nil
 }
 
+func (n *Numbers) write() error {
+	return atomicfile.Write(n.file, []byte(strconv.FormatUint(uint64(n.epoch), 10)+"\n"), 0o600)
+}
+
 // Unnoted returns why the epoch could not be noted, nil when it is.
-func (n *Numbers) Unnoted() error { return n.unnoted }
+func (n *Numbers) Unnoted() error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.unnoted
+}
+
+// Note tries again to note an epoch that could not be noted. It returns what
+// Unnoted does.
+func (n *Numbers) Note() error {
+	if n.Unnoted() == nil {
+		return nil
+	}
+	err := n.write()
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.unnoted = err
+	return err
+}
 
 // Epoch returns the epoch of this start.
 func (n *Numbers) Epoch() event.Epoch { return n.epoch }

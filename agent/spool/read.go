@@ -7,6 +7,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"slices"
 )
 
 // Batch is consecutive records, starting at First.
@@ -99,6 +100,7 @@ func (s *Spool) readSegment(g *segment, from uint64, maxBytes int) (Batch, error
 		}
 		if damaged && g.hole(s.cursor.pos) {
 			s.lost[0]++
+			s.untold[g] = true
 		}
 		s.cursor.pos++
 		if damaged {
@@ -133,7 +135,14 @@ func (s *Spool) seek(g *segment) error {
 // came after the spool was opened. They are counted once.
 func (s *Spool) cutShort(g *segment, at uint64) {
 	s.cursor.close()
-	s.lost[0] += g.next() - at
+	if from := max(at, s.acked+1); g.next() > from {
+		s.lost[0] += g.next() - from
+	}
+	if i := slices.Index(s.segments, g); i >= 0 && i+1 < len(s.segments) {
+		behind := s.segments[i+1]
+		behind.after = min(behind.after, at)
+		s.untold[behind] = true
+	}
 	g.count = at - g.first
 	g.kinds = [kinds]uint64{0: g.count} // which of them are left is not known
 }

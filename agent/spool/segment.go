@@ -15,7 +15,7 @@ import (
 
 // A segment file is a header and records:
 //
-//	header  "KSPL" version u8 first-position u64
+//	header  "KSPL" version u8 first-position u64 after u64
 //	record  length u32  checksum u32 (CRC-32C of kind and data)  kind u8  data
 //
 // Numbers are little-endian.
@@ -23,7 +23,8 @@ const (
 	suffix         = ".seg"
 	segmentMagic   = "KSPL"
 	segmentVersion = 1
-	headerSize     = 13
+	headerSize     = 21
+	afterOffset    = 13
 	recordHeader   = 9
 )
 
@@ -35,8 +36,9 @@ func checksum(b []byte) uint32 { return crc32.Checksum(b, castagnoli) }
 type segment struct {
 	name  string
 	first uint64          // position of the first record
+	after uint64          // where the segment before it ended; what is between is known to be lost
 	count uint64          // positions in the file
-	lost  uint64          // records that were found damaged when it was opened
+	fresh []uint64        // positions that were found damaged when it was opened, and not before
 	holes map[uint64]bool // positions of damaged records between good ones
 	size  int64           // bytes that are used
 	kinds [kinds]uint64
@@ -58,7 +60,7 @@ func segmentName(dir string, first uint64) string {
 	return filepath.Join(dir, fmt.Sprintf("%016x%s", first, suffix))
 }
 
-func createSegment(dir string, first uint64) (*segment, *os.File, error) {
+func createSegment(dir string, first, after uint64) (*segment, *os.File, error) {
 	name := segmentName(dir, first)
 	f, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
@@ -66,10 +68,11 @@ func createSegment(dir string, first uint64) (*segment, *os.File, error) {
 	}
 	header := append([]byte(segmentMagic), segmentVersion)
 	header = binary.LittleEndian.AppendUint64(header, first)
+	header = binary.LittleEndian.AppendUint64(header, after)
 	if _, err := f.WriteAt(header, 0); err != nil {
 		return nil, nil, errors.Join(err, f.Close(), os.Remove(name))
 	}
-	return &segment{name: name, first: first, size: headerSize}, f, nil
+	return &segment{name: name, first: first, after: after, size: headerSize}, f, nil
 }
 
 func appendRecord(b []byte, kind Kind, data []byte) []byte {
@@ -101,7 +104,7 @@ func scanSegment(name string, last bool) (*segment, error) {
 	}
 	r := bufio.NewReaderSize(f, 64<<10)
 	g := &segment{name: name, size: headerSize}
-	if g.first, err = readHeader(r); err != nil {
+	if g.first, g.after, err = readHeader(r); err != nil {
 		return nil, err
 	}
 	for g.size < info.Size() {
@@ -110,12 +113,14 @@ func scanSegment(name string, last bool) (*segment, error) {
 		switch {
 		case err == nil:
 			g.kinds[kind]++
+		case errors.Is(err, errGivenUp):
+			g.hole(g.next())
 		case data != nil && (end == info.Size() || isRecord(f, end)):
 			g.hole(g.next())
-			g.lost++
+			g.fresh = append(g.fresh, g.next())
 		case last:
 			// How many records were cut off is not known; it was one at least.
-			g.lost++
+			g.fresh = append(g.fresh, g.next())
 			return g, f.Truncate(g.size)
 		default:
 			return g, nil // the first position of the next segment tells how many
@@ -129,23 +134,27 @@ func scanSegment(name string, last bool) (*segment, error) {
 // isRecord reports whether a good record begins at an offset.
 func isRecord(f *os.File, at int64) bool {
 	_, _, err := readRecord(io.NewSectionReader(f, at, recordHeader+MaxRecord))
-	return err == nil
+	return err == nil || errors.Is(err, errGivenUp)
 }
 
-func readHeader(r io.Reader) (first uint64, err error) {
+func readHeader(r io.Reader) (first, after uint64, err error) {
 	var h [headerSize]byte
-	if _, err := io.ReadFull(r, h[:]); err != nil || string(h[:4]) != segmentMagic {
-		return 0, errEmptySegment // a crash while it was created
+	if _, err := io.ReadFull(r, h[:]); err != nil && !errors.Is(err, io.ErrUnexpectedEOF) || string(h[:4]) != segmentMagic {
+		return 0, 0, errEmptySegment
 	}
 	if h[4] > segmentVersion {
-		return 0, fault.New(fault.Conflict, "the spool was written by a newer version (format %d, this version knows %d); install that version or move the folder away", h[4], segmentVersion)
+		return 0, 0, fault.New(fault.Conflict, "the spool was written by a newer version (format %d, this version knows %d); install that version or move the folder away", h[4], segmentVersion)
 	}
-	return binary.LittleEndian.Uint64(h[5:]), nil
+	first, after = binary.LittleEndian.Uint64(h[5:]), binary.LittleEndian.Uint64(h[13:])
+	if first == 0 {
+		return 0, 0, errEmptySegment // a crash while it was created
+	}
+	return first, after, nil
 }
 
-// readRecord returns io.EOF at the end and errDamaged for a record that is
-// not whole. Of one that is there but does not match its check sum it returns
-// the data too.
+// readRecord returns io.EOF at the end, errDamaged for a record that is not
+// whole, and errGivenUp for one that was found damaged before. Of one that is
+// there but does not match its check sum it returns the data too.
 func readRecord(r io.Reader) (Kind, []byte, error) {
 	var h [recordHeader]byte
 	if _, err := io.ReadFull(r, h[:]); err != nil {
@@ -162,7 +171,11 @@ func readRecord(r io.Reader) (Kind, []byte, error) {
 	if _, err := io.ReadFull(r, data); err != nil {
 		return 0, nil, errDamaged
 	}
-	if h[8] >= kinds || crc32.Update(checksum(h[8:9]), castagnoli, data) != binary.LittleEndian.Uint32(h[4:]) {
+	good := crc32.Update(checksum(h[8:9]), castagnoli, data) == binary.LittleEndian.Uint32(h[4:])
+	switch {
+	case good && h[8] == givenUp:
+		return 0, data, errGivenUp
+	case !good, h[8] >= kinds:
 		return 0, data, errDamaged
 	}
 	return Kind(h[8]), data, nil

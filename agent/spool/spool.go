@@ -21,6 +21,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -70,6 +71,8 @@ type Spool struct {
 	waiting  []record
 	waitSize int64
 	lost     [kinds]uint64
+	untold   map[*segment]bool // with damage that Lost has not told of
+	told     map[*segment]bool // and that it has: Sync marks it
 	cursor   cursor
 	more     chan struct{} // closed and replaced when a record is appended
 	lastErr  error         // why records wait in memory
@@ -85,7 +88,7 @@ type record struct {
 // segment loses the rest of that segment, which is counted. A spool that a
 // newer version wrote is refused with fault.Conflict.
 func Open(dir string, limits Limits) (*Spool, error) {
-	s := &Spool{dir: dir, limits: limits.withDefaults(), next: 1, more: make(chan struct{})}
+	s := &Spool{dir: dir, limits: limits.withDefaults(), next: 1, untold: map[*segment]bool{}, told: map[*segment]bool{}, more: make(chan struct{})}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("open spool: %w", err)
 	}
@@ -118,6 +121,7 @@ func (s *Spool) load() error {
 	}
 	slices.Sort(names) // the names are positions of equal width
 	s.next = s.acked + 1
+	var gaps gapCounter
 	for i, name := range names {
 		g, err := scanSegment(name, i == len(names)-1)
 		if errors.Is(err, errEmptySegment) {
@@ -129,10 +133,8 @@ func (s *Spool) load() error {
 		if err != nil {
 			return err
 		}
-		if n := len(s.segments); n > 0 {
-			s.countGap(s.segments[n-1].next(), g.first)
-		}
-		s.lost[0] += g.lost
+		gaps.pass(s, g)
+		s.countHoles(g)
 		if g.count == 0 {
 			if err := os.Remove(name); err != nil {
 				return err
@@ -148,13 +150,6 @@ func (s *Spool) load() error {
 	// acknowledged.
 	s.next = max(s.next, s.acked+1)
 	return nil
-}
-
-// countGap counts records that damage has taken.
-func (s *Spool) countGap(from, to uint64) {
-	if to > from {
-		s.lost[0] += to - from
-	}
 }
 
 func (s *Spool) firstKept() uint64 {
@@ -209,7 +204,11 @@ func (s *Spool) write(r record) error {
 		s.roll()
 	}
 	if s.active == nil {
-		g, f, err := createSegment(s.dir, r.pos)
+		after := r.pos
+		if n := len(s.segments); n > 0 {
+			after = s.segments[n-1].next()
+		}
+		g, f, err := createSegment(s.dir, r.pos, after)
 		if err != nil {
 			return err
 		}
@@ -297,6 +296,8 @@ func (s *Spool) removeFirst() {
 	if s.cursor.segment == g {
 		s.cursor.close()
 	}
+	delete(s.untold, g)
+	delete(s.told, g)
 	// A file that stays is scanned at the next start and dropped again.
 	_ = os.Remove(g.name)
 }
@@ -320,6 +321,26 @@ func (s *Spool) Ack(upTo uint64) error {
 	return nil
 }
 
+// Discard gives up every record that is not acknowledged, because it may not
+// be delivered any more, and returns how many there were of each kind. Lost
+// does not count them. They are gone when it returns nil.
+func (s *Spool) Discard() (counts [kinds]uint64, err error) {
+	s.mu.Lock()
+	lost := s.lost
+	s.lost = [kinds]uint64{}
+	for _, g := range s.segments {
+		s.countDropped(g)
+	}
+	for _, r := range s.waiting {
+		s.lost[r.kind]++
+	}
+	counts, s.lost = s.lost, lost
+	s.waiting, s.waitSize = nil, 0
+	s.acked = s.next - 1
+	s.mu.Unlock()
+	return counts, s.Sync()
+}
+
 // Sync flushes what was appended, removes what is acknowledged, and brings
 // back to disk what waits in memory. Call it every second, and after a record
 // that must not be lost. Append goes on meanwhile.
@@ -334,7 +355,7 @@ func (s *Spool) Sync() error {
 	if s.dirty && active != nil {
 		files = append(files, active)
 	}
-	created, acked := s.created, s.acked
+	created, acked, repairs := s.created, s.acked, s.repairs()
 	s.dirty, s.created = false, false
 	s.mu.Unlock()
 
@@ -352,7 +373,12 @@ func (s *Spool) Sync() error {
 	if err != nil {
 		s.mu.Lock()
 		s.dirty = true
+		for _, r := range repairs {
+			s.told[r.segment] = true
+		}
 		s.mu.Unlock()
+	} else {
+		err = s.mark(repairs)
 	}
 	return errors.Join(err, s.free(acked), full)
 }
@@ -398,11 +424,14 @@ func (s *Spool) dropAcked(acked uint64, keep int) {
 }
 
 // Lost returns how many records of each kind were dropped since the last
-// call. Kind 0 also counts records that damage on disk has taken.
+// call. Kind 0 also counts records that damage on disk has taken; with the
+// next Sync this damage counts as told, also after a restart.
 func (s *Spool) Lost() (counts [kinds]uint64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	counts, s.lost = s.lost, [kinds]uint64{}
+	maps.Copy(s.told, s.untold)
+	clear(s.untold)
 	return counts
 }
 

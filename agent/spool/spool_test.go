@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -160,7 +161,7 @@ func TestDamageInTheMiddleIsSkippedAndCounted(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := f.WriteAt([]byte{0xff}, 13+9+30+9+5); err != nil { // in its second record
+	if _, err := f.WriteAt([]byte{0xff}, 21+9+30+9+5); err != nil { // in its second record
 		t.Fatal(err)
 	}
 	f.Close()
@@ -171,6 +172,93 @@ func TestDamageInTheMiddleIsSkippedAndCounted(t *testing.T) {
 	}
 	if lost := s.Lost(); lost[0] != 1 {
 		t.Errorf("lost %v, want 1", lost)
+	}
+}
+
+// TestDamageIsCountedOnce restarts over damage of every sort. Until the count
+// was taken and flushed it is counted anew, then never again, and what can be
+// read stays the same.
+func TestDamageIsCountedOnce(t *testing.T) {
+	const record = 9 + 30
+	flip := func(at int64) func(name string) error {
+		return func(name string) error {
+			f, err := os.OpenFile(name, os.O_RDWR, 0)
+			if err != nil {
+				return err
+			}
+			defer f.Close()
+			_, err = f.WriteAt([]byte{0xfe}, at)
+			return err
+		}
+	}
+	for name, c := range map[string]struct {
+		segment int
+		damage  func(name string) error
+		left    []uint64
+	}{
+		"a record":                  {1, flip(21 + record + 9 + 5), []uint64{1, 2, 3, 4, 6, 7, 8, 9}},
+		"the length of a record":    {1, flip(21 + record + 3), []uint64{1, 2, 3, 4, 7, 8, 9}},
+		"a whole segment":           {1, os.Remove, []uint64{1, 2, 3, 7, 8, 9}},
+		"the first record":          {1, flip(21 + 3), []uint64{1, 2, 3, 7, 8, 9}},
+		"a record of the last one":  {2, flip(21 + record + 9 + 5), []uint64{1, 2, 3, 4, 5, 6, 7, 9}},
+		"the tail of the last one":  {2, func(name string) error { return os.Truncate(name, 21+2*record+4) }, []uint64{1, 2, 3, 4, 5, 6, 7, 8}},
+		"the kind of the last one":  {2, flip(21 + 2*record + 8), []uint64{1, 2, 3, 4, 5, 6, 7, 8}},
+		"the kind of a middle one":  {0, flip(21 + record + 8), []uint64{1, 3, 4, 5, 6, 7, 8, 9}},
+		"the first of them":         {0, flip(21 + 9), []uint64{2, 3, 4, 5, 6, 7, 8, 9}},
+		"all of the first":          {0, flip(21 + 3), []uint64{4, 5, 6, 7, 8, 9}},
+		"the end of the first file": {0, func(name string) error { return os.Truncate(name, 21+record) }, []uint64{1, 4, 5, 6, 7, 8, 9}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			limits := spool.Limits{Segment: 100}
+			s := mustOpen(t, dir, limits)
+			for i := range 9 { // three segments of three
+				if err := s.Append(1, fmt.Appendf(nil, "%030d", i)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if err := s.Close(); err != nil {
+				t.Fatal(err)
+			}
+			if err := c.damage(segments(t, dir)[c.segment]); err != nil {
+				t.Fatal(err)
+			}
+			open := func(want uint64) *spool.Spool {
+				t.Helper()
+				s := mustOpen(t, dir, limits)
+				if got := positions(t, s); !slices.Equal(got, c.left) {
+					t.Errorf("positions %v, want %v", got, c.left)
+				}
+				if lost := s.Lost(); lost[0] != want {
+					t.Errorf("%d are counted, want %d", lost[0], want)
+				}
+				return s
+			}
+			// A tail, and a file of which nothing is left, are taken away when they
+			// are found.
+			cut := strings.HasPrefix(name, "the tail")
+			gone := cut || c.left[0] == 4
+			lost := uint64(9 - len(c.left))
+			open(lost) // and killed before what was counted is flushed
+			if gone {
+				lost = 0
+			}
+			s = open(lost)
+			if err := errors.Join(s.Append(1, []byte("what was lost")), s.Sync(), s.Close()); err != nil {
+				t.Fatal(err)
+			}
+			next := uint64(10)
+			if cut {
+				next = 9 // how long the tail was is not known
+			}
+			c.left = append(c.left, next)
+			for range 2 {
+				s = open(0)
+				if err := s.Close(); err != nil {
+					t.Fatal(err)
+				}
+			}
+		})
 	}
 }
 
@@ -211,7 +299,7 @@ func TestDamageThatComesWhileItIsOpen(t *testing.T) {
 	if err := os.Remove(names[1]); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.Truncate(names[2], 13+39+5); err != nil {
+	if err := os.Truncate(names[2], 21+39+5); err != nil {
 		t.Fatal(err)
 	}
 	for range 2 { // the second reading counts nothing again
@@ -242,7 +330,7 @@ func TestAcknowledgedRecordsThatAPowerCutTookDoNotCostNewOnes(t *testing.T) {
 		t.Fatal(err)
 	}
 	// The state reached the disk, of the segment only two records did.
-	if err := os.Truncate(segments(t, dir)[0], 13+2*(9+3)); err != nil {
+	if err := os.Truncate(segments(t, dir)[0], 21+2*(9+3)); err != nil {
 		t.Fatal(err)
 	}
 	s = mustOpen(t, dir, spool.Limits{})
@@ -445,8 +533,8 @@ func cutTail(t *rapid.T, dir string, n uint64) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ends := []int{13}
-	for at := 13; at+9 <= len(text); {
+	ends := []int{21}
+	for at := 21; at+9 <= len(text); {
 		at += 9 + int(binary.LittleEndian.Uint32(text[at:]))
 		ends = append(ends, at)
 	}
@@ -465,7 +553,7 @@ func cutTail(t *rapid.T, dir string, n uint64) {
 }
 
 func FuzzOpen(f *testing.F) {
-	f.Add([]byte("KSPL\x01\x01\x00\x00\x00\x00\x00\x00\x00\x01\x00\x00\x00\x00\x00\x00\x00\x01x"))
+	f.Add([]byte("KSPL\x01\x01\x00\x00\x00\x00\x00\x00\x00\x01\x00\x00\x00\x00\x00\x00\x00\x01\x00\x00\x00\x00\x00\x00\x00\x01x"))
 	f.Add([]byte("KSPL"))
 	f.Fuzz(func(t *testing.T, segment []byte) {
 		dir := t.TempDir()
@@ -564,6 +652,45 @@ func TestWithoutADiskRecordsWaitInMemory(t *testing.T) {
 	}
 	if got, want := positions(t, s), []uint64{5, 6, 7, 8, 9, 10, 16}; !slices.Equal(got, want) {
 		t.Errorf("positions %v, want %v", got, want)
+	}
+	// A restart does not count again what was lost.
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	again := mustOpen(t, dir, spool.Limits{})
+	defer again.Close()
+	if got, lost := positions(t, again), again.Lost(); len(got) != 7 || lost[0]+lost[5] != 0 {
+		t.Errorf("after a restart %v, lost %v", got, lost)
+	}
+}
+
+func TestDiscard(t *testing.T) {
+	dir := t.TempDir()
+	s := mustOpen(t, dir, spool.Limits{Segment: 100})
+	for i := range 10 {
+		if err := s.Append(spool.Kind(1+i%2), fmt.Appendf(nil, "%030d", i)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := s.Ack(3); err != nil { // a whole segment
+		t.Fatal(err)
+	}
+	counts, err := s.Discard()
+	if err != nil || counts[1]+counts[2] != 7 || counts[1] < 3 || counts[2] < 3 {
+		t.Errorf("discarded %v, %v; want 7 of both kinds", counts, err)
+	}
+	if lost := s.Lost(); lost != [16]uint64{} {
+		t.Errorf("counted as lost too: %v", lost)
+	}
+	if st := s.Stats(); st.Waiting != 0 || st.Bytes != 0 {
+		t.Errorf("%+v is left", st)
+	}
+	if err := s.Append(1, []byte("new")); err != nil {
+		t.Fatal(err)
+	}
+	s = mustOpen(t, dir, spool.Limits{}) // killed
+	if got := positions(t, s); !slices.Equal(got, []uint64{11}) {
+		t.Errorf("positions %v, want the one after", got)
 	}
 }
 
