@@ -63,7 +63,7 @@ type slot struct {
 	seq     uint64 // 0: free
 	pid     int32
 	stamp   Stamp
-	written bool // a writer has closed the file meanwhile
+	written bool // a writer has closed the file meanwhile, or all verdicts were forgotten
 }
 
 // RunBroker is the role "broker". It returns when ctx ends.
@@ -303,6 +303,10 @@ func (b *broker) hear() error {
 		case opMark:
 			b.mark(&m)
 		case opFlush:
+			// What is being judged now may be judged by what held before.
+			for fd := range b.highest + 1 {
+				b.slots[fd].written = true
+			}
 			b.ignore.flush()
 		}
 		m.close()

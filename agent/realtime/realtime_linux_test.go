@@ -67,6 +67,39 @@ func sums(t *testing.T, s realtime.Stats, slack uint64) {
 	}
 }
 
+// TestForgetWhileJudging changes what is judged by in the middle of a
+// judgement: what comes of it answers that opener and nobody else.
+func TestForgetWhileJudging(t *testing.T) {
+	s, inside := inStage(t)
+	if !inside {
+		return
+	}
+	s.play(policy.Block)
+	s.write("half", "nothing to see")
+	s.eventually("the judge has seen what was written", func() bool { return s.judged("2 half") > 0 })
+	for range 20 {
+		s.stats(invalidate)
+		before := s.judged("1 half")
+		opened := make(chan time.Time)
+		go func() {
+			_ = exec.Command("cat", s.path("half")).Run()
+			opened <- time.Now()
+		}()
+		s.eventually("it is being judged", func() bool { return s.judged("1 half") > before })
+		s.stats(invalidate)
+		forgotten := time.Now()
+		if (<-opened).Before(forgotten) {
+			continue // the host was too slow
+		}
+		s.denied("half")
+		if n := s.judged("1 half") - before; n != 2 {
+			t.Errorf("judged %d times by two openers", n)
+		}
+		return
+	}
+	t.Error("nothing was ever forgotten within a judgement")
+}
+
 // TestSameTick rewrites a file faster than the clock of files ticks, so that
 // its stamp may stay the same: the verdict must not. It also opens the file at
 // the very moment in which the broker takes the kernel's mark back.

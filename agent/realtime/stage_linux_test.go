@@ -77,8 +77,9 @@ func TestMain(m *testing.M) {
 func testLog() *slog.Logger { return slog.New(slog.NewTextHandler(os.Stderr, nil)) }
 
 // contentJudge denies files that begin with badMark. It never ends for files
-// called hang*, takes longer than the deadline for slow*, and writes what it
-// was asked to a log: kind, name, what was known, reason, time.
+// called hang*, takes longer than the deadline for slow* and half of it for
+// half*, and writes what it was asked to a log: kind, name, what was known,
+// reason, time.
 type contentJudge struct{ log *os.File }
 
 func (j contentJudge) Judge(ctx context.Context, o realtime.Open) realtime.Decision {
@@ -90,6 +91,8 @@ func (j contentJudge) Judge(ctx context.Context, o realtime.Open) realtime.Decis
 		return realtime.Decision{}
 	case strings.HasPrefix(name, "slow"):
 		<-time.After(realtime.Deadline + 200*time.Millisecond)
+	case strings.HasPrefix(name, "half"):
+		<-time.After(realtime.Deadline / 2)
 	}
 	head := make([]byte, len(badMark))
 	n, err := o.File.ReadAt(head, 0)
@@ -98,6 +101,9 @@ func (j contentJudge) Judge(ctx context.Context, o realtime.Open) realtime.Decis
 	}
 	return realtime.Decision{Deny: string(head[:n]) == badMark && o.Mode == policy.Block, Cache: true}
 }
+
+// invalidate is told to the worker in place of a mode.
+const invalidate policy.Mode = "invalidate"
 
 // runWorker is the role "worker". It does what it is told over a socket beside
 // the filesystem.
@@ -133,7 +139,11 @@ func runWorker(ctx context.Context) error {
 				return
 			}
 			var mode policy.Mode
-			if json.NewDecoder(conn).Decode(&mode) == nil && mode != "" {
+			switch {
+			case json.NewDecoder(conn).Decode(&mode) != nil || mode == "":
+			case mode == invalidate:
+				err = h.Invalidate()
+			default:
 				err = set(mode)
 			}
 			if err != nil {
