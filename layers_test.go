@@ -24,7 +24,7 @@ type layer struct {
 }
 
 // shared is what every part and slice may speak: the vocabulary and leaves.
-var shared = []string{"event", "finding", "policy", "health", "fault", "internal/"}
+var shared = []string{"event", "finding", "policy", "health", "fault", "drill", "internal/"}
 
 func with(more ...string) []string { return append(more, shared...) }
 
@@ -36,8 +36,9 @@ var layers = []layer{
 	{"policy", nil},
 	{"health", nil},
 	{"fault", nil},
+	{"drill", nil},
 	{"finding", []string{"event"}},
-	{"wire", []string{"wire/", "event", "finding", "policy", "health", "fault"}},
+	{"wire", []string{"wire/", "event", "finding", "policy", "health", "fault", "drill"}},
 	{"wire/", nil}, // generated
 	{"internal/", nil},
 	{"content/", nil},
@@ -50,6 +51,7 @@ var layers = []layer{
 	{"agent/rules", with("content/")},        // the shipped rules are data
 	{"agent/scan", with("content/")},         // the shipped definitions are data
 	{"agent/link", with("wire")},             // the only part that speaks the protocol
+	{"agent/selftest", with("content/")},     // the EDR test is data
 	{"agent/cli", with("agent/localapi")},    // the command line is the client of the local API
 
 	// The control plane: slices do not know each other, package control joins them.

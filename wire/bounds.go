@@ -22,6 +22,7 @@ const (
 	maxEvidence   = 256
 	maxTree       = 256
 	maxEvents     = 256
+	maxStages     = 16
 )
 
 // fieldsCut is set in the fields of an event that had more than the limit.
@@ -49,8 +50,11 @@ var (
 	}
 	recordShape = shape{1: {1, eventShape}, 2: {1, findingShape}}
 	frameShape  = shape{
-		1: {1, shape{3: {1, shape{10: {maxAddresses, nil}, 11: {maxAddresses, nil}}}, 7: {maxCapability, nil}}},
-		3: {1, shape{3: {MaxRecords, nil}}},
+		1:  {1, shape{3: {1, shape{10: {maxAddresses, nil}, 11: {maxAddresses, nil}}}, 7: {maxCapability, nil}}},
+		3:  {1, shape{3: {MaxRecords, nil}}},
+		8:  {1, shape{3: {1, nil}}},
+		11: {1, shape{7: {maxStages, nil}, 8: {1, nil}, 9: {maxStages, nil}}},
+		12: {1, shape{2: {maxStages, nil}}},
 	}
 )
 

@@ -8,7 +8,10 @@ package wire
 //	               Heartbeat, Command, CommandResult, Goodbye. A time of 0 is not
 //	               known, and the smallest number is the Unix epoch itself.
 //	               Absent fields have the zero value.
-const Protocol = 1
+//	2  2026-11-23  detection tests: the command detection_test with
+//	               Command.test, TestRun, TestStages. A peer that speaks 1 is
+//	               sent none of them.
+const Protocol = 2
 
 // Oldest is the oldest protocol that this code still understands. A peer that
 // speaks an older one is told so and refused.
@@ -16,12 +19,16 @@ const Oldest = 1
 
 // Commands that the control plane may send. An agent refuses any other name.
 const (
-	CommandPing         = "ping"          // answer
-	CommandRenew        = "renew"         // renew the client certificate now
-	CommandResyncPolicy = "resync_policy" // say hello again
+	CommandPing         = "ping"           // answer
+	CommandRenew        = "renew"          // renew the client certificate now
+	CommandResyncPolicy = "resync_policy"  // say hello again
+	CommandTest         = "detection_test" // run one of the detection tests; since protocol 2
 )
+
+// TestProtocol is the first protocol with detection tests.
+const TestProtocol = 2
 
 // KnownCommand reports whether a command may be sent.
 func KnownCommand(name string) bool {
-	return name == CommandPing || name == CommandRenew || name == CommandResyncPolicy
+	return name == CommandPing || name == CommandRenew || name == CommandResyncPolicy || name == CommandTest
 }

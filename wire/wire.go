@@ -22,6 +22,7 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
+	"komainu/drill"
 	"komainu/event"
 	"komainu/finding"
 	"komainu/policy"
@@ -106,7 +107,23 @@ type Heartbeat struct {
 }
 
 // Command asks the agent to do one of Commands.
-type Command struct{ ID, Name string }
+type Command struct {
+	ID, Name string
+	Test     DetectionTest `json:",omitzero"` // of CommandTest
+}
+
+// DetectionTest names a detection test and the run of it that is to be made.
+type DetectionTest struct{ Run, Test string }
+
+// TestRun says how far a detection test is on its device.
+type TestRun struct{ Run drill.Run }
+
+// TestStages answers a TestRun with the stages that only the control plane
+// knows of.
+type TestStages struct {
+	Run    string
+	Stages []drill.Stage
+}
 
 // CommandResult answers a Command.
 type CommandResult struct{ ID, Error string }
@@ -172,11 +189,17 @@ func Decode(b []byte) (Message, error) {
 		}
 		return &Heartbeat{Health: body.Heartbeat.GetHealth(), Spooled: body.Heartbeat.GetSpooled(), Lost: body.Heartbeat.GetLost()}, nil
 	case *wirepb.Frame_Command:
-		return &Command{ID: body.Command.GetId(), Name: body.Command.GetName()}, nil
+		test := body.Command.GetTest()
+		return &Command{ID: body.Command.GetId(), Name: body.Command.GetName(), Test: DetectionTest{Run: test.GetRun(), Test: test.GetTest()}}, nil
 	case *wirepb.Frame_CommandResult:
 		return &CommandResult{ID: body.CommandResult.GetId(), Error: body.CommandResult.GetError()}, nil
 	case *wirepb.Frame_Goodbye:
 		return &Goodbye{Kind: body.Goodbye.GetKind(), Message: body.Goodbye.GetMessage()}, nil
+	case *wirepb.Frame_TestRun:
+		return testRunOf(body.TestRun)
+	case *wirepb.Frame_TestStages:
+		stages, err := stagesOf(body.TestStages.GetStages())
+		return &TestStages{Run: body.TestStages.GetRun(), Stages: stages}, err
 	default:
 		return nil, ErrUnknown
 	}
@@ -214,7 +237,11 @@ func (h *Heartbeat) frame() *wirepb.Frame {
 }
 
 func (c *Command) frame() *wirepb.Frame {
-	return &wirepb.Frame{Body: &wirepb.Frame_Command{Command: &wirepb.Command{Id: text(c.ID), Name: text(c.Name)}}}
+	command := &wirepb.Command{Id: text(c.ID), Name: text(c.Name)}
+	if c.Test != (DetectionTest{}) {
+		command.Test = &wirepb.DetectionTest{Run: text(c.Test.Run), Test: text(c.Test.Test)}
+	}
+	return &wirepb.Frame{Body: &wirepb.Frame_Command{Command: command}}
 }
 
 func (c *CommandResult) frame() *wirepb.Frame {

@@ -14,6 +14,10 @@ import (
 //go:embed edr_test_linux.sh
 var script []byte
 
+// ExitNeeds is how the script ends when a program is missing that a variant
+// needs.
+const ExitNeeds = 7
+
 // Title and Severity are what a run of the test raises, exactly once.
 const (
 	Title    = "Enumeration of files with sensitive data"

@@ -38,6 +38,8 @@ type Frame struct {
 	//	*Frame_Command
 	//	*Frame_CommandResult
 	//	*Frame_Goodbye
+	//	*Frame_TestRun
+	//	*Frame_TestStages
 	Body          isFrame_Body `protobuf_oneof:"body"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -170,6 +172,24 @@ func (x *Frame) GetGoodbye() *Goodbye {
 	return nil
 }
 
+func (x *Frame) GetTestRun() *TestRun {
+	if x != nil {
+		if x, ok := x.Body.(*Frame_TestRun); ok {
+			return x.TestRun
+		}
+	}
+	return nil
+}
+
+func (x *Frame) GetTestStages() *TestStages {
+	if x != nil {
+		if x, ok := x.Body.(*Frame_TestStages); ok {
+			return x.TestStages
+		}
+	}
+	return nil
+}
+
 type isFrame_Body interface {
 	isFrame_Body()
 }
@@ -214,6 +234,14 @@ type Frame_Goodbye struct {
 	Goodbye *Goodbye `protobuf:"bytes,10,opt,name=goodbye,proto3,oneof"` // either side, before it closes
 }
 
+type Frame_TestRun struct {
+	TestRun *TestRun `protobuf:"bytes,11,opt,name=test_run,json=testRun,proto3,oneof"` // agent → control: how far a detection test is
+}
+
+type Frame_TestStages struct {
+	TestStages *TestStages `protobuf:"bytes,12,opt,name=test_stages,json=testStages,proto3,oneof"` // control → agent, answer to TestRun
+}
+
 func (*Frame_Hello) isFrame_Body() {}
 
 func (*Frame_Welcome) isFrame_Body() {}
@@ -233,6 +261,10 @@ func (*Frame_Command) isFrame_Body() {}
 func (*Frame_CommandResult) isFrame_Body() {}
 
 func (*Frame_Goodbye) isFrame_Body() {}
+
+func (*Frame_TestRun) isFrame_Body() {}
+
+func (*Frame_TestStages) isFrame_Body() {}
 
 type Hello struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -873,6 +905,7 @@ type Command struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
 	Name          string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"` // one of the names in ledger.go
+	Test          *DetectionTest         `protobuf:"bytes,3,opt,name=test,proto3" json:"test,omitempty"` // of the command detection_test
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -921,6 +954,363 @@ func (x *Command) GetName() string {
 	return ""
 }
 
+func (x *Command) GetTest() *DetectionTest {
+	if x != nil {
+		return x.Test
+	}
+	return nil
+}
+
+// DetectionTest says which test a command is to run.
+type DetectionTest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Run           string                 `protobuf:"bytes,1,opt,name=run,proto3" json:"run,omitempty"`
+	Test          string                 `protobuf:"bytes,2,opt,name=test,proto3" json:"test,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DetectionTest) Reset() {
+	*x = DetectionTest{}
+	mi := &file_wire_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DetectionTest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DetectionTest) ProtoMessage() {}
+
+func (x *DetectionTest) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DetectionTest.ProtoReflect.Descriptor instead.
+func (*DetectionTest) Descriptor() ([]byte, []int) {
+	return file_wire_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *DetectionTest) GetRun() string {
+	if x != nil {
+		return x.Run
+	}
+	return ""
+}
+
+func (x *DetectionTest) GetTest() string {
+	if x != nil {
+		return x.Test
+	}
+	return ""
+}
+
+type TestStage struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	State         string                 `protobuf:"bytes,2,opt,name=state,proto3" json:"state,omitempty"`
+	TimeNs        int64                  `protobuf:"zigzag64,3,opt,name=time_ns,json=timeNs,proto3" json:"time_ns,omitempty"`
+	Detail        string                 `protobuf:"bytes,4,opt,name=detail,proto3" json:"detail,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TestStage) Reset() {
+	*x = TestStage{}
+	mi := &file_wire_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TestStage) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TestStage) ProtoMessage() {}
+
+func (x *TestStage) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TestStage.ProtoReflect.Descriptor instead.
+func (*TestStage) Descriptor() ([]byte, []int) {
+	return file_wire_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *TestStage) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *TestStage) GetState() string {
+	if x != nil {
+		return x.State
+	}
+	return ""
+}
+
+func (x *TestStage) GetTimeNs() int64 {
+	if x != nil {
+		return x.TimeNs
+	}
+	return 0
+}
+
+func (x *TestStage) GetDetail() string {
+	if x != nil {
+		return x.Detail
+	}
+	return ""
+}
+
+type TestReason struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Text          string                 `protobuf:"bytes,2,opt,name=text,proto3" json:"text,omitempty"`
+	Remedy        string                 `protobuf:"bytes,3,opt,name=remedy,proto3" json:"remedy,omitempty"`
+	Detail        string                 `protobuf:"bytes,4,opt,name=detail,proto3" json:"detail,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TestReason) Reset() {
+	*x = TestReason{}
+	mi := &file_wire_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TestReason) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TestReason) ProtoMessage() {}
+
+func (x *TestReason) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TestReason.ProtoReflect.Descriptor instead.
+func (*TestReason) Descriptor() ([]byte, []int) {
+	return file_wire_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *TestReason) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *TestReason) GetText() string {
+	if x != nil {
+		return x.Text
+	}
+	return ""
+}
+
+func (x *TestReason) GetRemedy() string {
+	if x != nil {
+		return x.Remedy
+	}
+	return ""
+}
+
+func (x *TestReason) GetDetail() string {
+	if x != nil {
+		return x.Detail
+	}
+	return ""
+}
+
+type TestRun struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Test          string                 `protobuf:"bytes,2,opt,name=test,proto3" json:"test,omitempty"`
+	StartedNs     int64                  `protobuf:"zigzag64,3,opt,name=started_ns,json=startedNs,proto3" json:"started_ns,omitempty"`
+	Outcome       string                 `protobuf:"bytes,4,opt,name=outcome,proto3" json:"outcome,omitempty"`
+	Folder        string                 `protobuf:"bytes,5,opt,name=folder,proto3" json:"folder,omitempty"`
+	Finding       string                 `protobuf:"bytes,6,opt,name=finding,proto3" json:"finding,omitempty"` // id of the finding, "" before there is one
+	Stages        []*TestStage           `protobuf:"bytes,7,rep,name=stages,proto3" json:"stages,omitempty"`
+	Reason        *TestReason            `protobuf:"bytes,8,opt,name=reason,proto3" json:"reason,omitempty"`
+	Warnings      []*TestReason          `protobuf:"bytes,9,rep,name=warnings,proto3" json:"warnings,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TestRun) Reset() {
+	*x = TestRun{}
+	mi := &file_wire_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TestRun) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TestRun) ProtoMessage() {}
+
+func (x *TestRun) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TestRun.ProtoReflect.Descriptor instead.
+func (*TestRun) Descriptor() ([]byte, []int) {
+	return file_wire_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *TestRun) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *TestRun) GetTest() string {
+	if x != nil {
+		return x.Test
+	}
+	return ""
+}
+
+func (x *TestRun) GetStartedNs() int64 {
+	if x != nil {
+		return x.StartedNs
+	}
+	return 0
+}
+
+func (x *TestRun) GetOutcome() string {
+	if x != nil {
+		return x.Outcome
+	}
+	return ""
+}
+
+func (x *TestRun) GetFolder() string {
+	if x != nil {
+		return x.Folder
+	}
+	return ""
+}
+
+func (x *TestRun) GetFinding() string {
+	if x != nil {
+		return x.Finding
+	}
+	return ""
+}
+
+func (x *TestRun) GetStages() []*TestStage {
+	if x != nil {
+		return x.Stages
+	}
+	return nil
+}
+
+func (x *TestRun) GetReason() *TestReason {
+	if x != nil {
+		return x.Reason
+	}
+	return nil
+}
+
+func (x *TestRun) GetWarnings() []*TestReason {
+	if x != nil {
+		return x.Warnings
+	}
+	return nil
+}
+
+// TestStages are those that only the control plane knows of.
+type TestStages struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Run           string                 `protobuf:"bytes,1,opt,name=run,proto3" json:"run,omitempty"`
+	Stages        []*TestStage           `protobuf:"bytes,2,rep,name=stages,proto3" json:"stages,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TestStages) Reset() {
+	*x = TestStages{}
+	mi := &file_wire_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TestStages) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TestStages) ProtoMessage() {}
+
+func (x *TestStages) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TestStages.ProtoReflect.Descriptor instead.
+func (*TestStages) Descriptor() ([]byte, []int) {
+	return file_wire_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *TestStages) GetRun() string {
+	if x != nil {
+		return x.Run
+	}
+	return ""
+}
+
+func (x *TestStages) GetStages() []*TestStage {
+	if x != nil {
+		return x.Stages
+	}
+	return nil
+}
+
 type CommandResult struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
@@ -931,7 +1321,7 @@ type CommandResult struct {
 
 func (x *CommandResult) Reset() {
 	*x = CommandResult{}
-	mi := &file_wire_proto_msgTypes[11]
+	mi := &file_wire_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -943,7 +1333,7 @@ func (x *CommandResult) String() string {
 func (*CommandResult) ProtoMessage() {}
 
 func (x *CommandResult) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[11]
+	mi := &file_wire_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -956,7 +1346,7 @@ func (x *CommandResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CommandResult.ProtoReflect.Descriptor instead.
 func (*CommandResult) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{11}
+	return file_wire_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *CommandResult) GetId() string {
@@ -983,7 +1373,7 @@ type Goodbye struct {
 
 func (x *Goodbye) Reset() {
 	*x = Goodbye{}
-	mi := &file_wire_proto_msgTypes[12]
+	mi := &file_wire_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -995,7 +1385,7 @@ func (x *Goodbye) String() string {
 func (*Goodbye) ProtoMessage() {}
 
 func (x *Goodbye) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[12]
+	mi := &file_wire_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1008,7 +1398,7 @@ func (x *Goodbye) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Goodbye.ProtoReflect.Descriptor instead.
 func (*Goodbye) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{12}
+	return file_wire_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Goodbye) GetKind() string {
@@ -1037,7 +1427,7 @@ type ProcessKey struct {
 
 func (x *ProcessKey) Reset() {
 	*x = ProcessKey{}
-	mi := &file_wire_proto_msgTypes[13]
+	mi := &file_wire_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1049,7 +1439,7 @@ func (x *ProcessKey) String() string {
 func (*ProcessKey) ProtoMessage() {}
 
 func (x *ProcessKey) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[13]
+	mi := &file_wire_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1062,7 +1452,7 @@ func (x *ProcessKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProcessKey.ProtoReflect.Descriptor instead.
 func (*ProcessKey) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{13}
+	return file_wire_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *ProcessKey) GetBoot() string {
@@ -1108,7 +1498,7 @@ type User struct {
 
 func (x *User) Reset() {
 	*x = User{}
-	mi := &file_wire_proto_msgTypes[14]
+	mi := &file_wire_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1120,7 +1510,7 @@ func (x *User) String() string {
 func (*User) ProtoMessage() {}
 
 func (x *User) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[14]
+	mi := &file_wire_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1133,7 +1523,7 @@ func (x *User) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use User.ProtoReflect.Descriptor instead.
 func (*User) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{14}
+	return file_wire_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *User) GetUid() uint32 {
@@ -1197,7 +1587,7 @@ type Hashes struct {
 
 func (x *Hashes) Reset() {
 	*x = Hashes{}
-	mi := &file_wire_proto_msgTypes[15]
+	mi := &file_wire_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1209,7 +1599,7 @@ func (x *Hashes) String() string {
 func (*Hashes) ProtoMessage() {}
 
 func (x *Hashes) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[15]
+	mi := &file_wire_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1222,7 +1612,7 @@ func (x *Hashes) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Hashes.ProtoReflect.Descriptor instead.
 func (*Hashes) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{15}
+	return file_wire_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Hashes) GetMd5() string {
@@ -1278,7 +1668,7 @@ type File struct {
 
 func (x *File) Reset() {
 	*x = File{}
-	mi := &file_wire_proto_msgTypes[16]
+	mi := &file_wire_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1290,7 +1680,7 @@ func (x *File) String() string {
 func (*File) ProtoMessage() {}
 
 func (x *File) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[16]
+	mi := &file_wire_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1303,7 +1693,7 @@ func (x *File) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use File.ProtoReflect.Descriptor instead.
 func (*File) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{16}
+	return file_wire_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *File) GetPath() string {
@@ -1450,7 +1840,7 @@ type Process struct {
 
 func (x *Process) Reset() {
 	*x = Process{}
-	mi := &file_wire_proto_msgTypes[17]
+	mi := &file_wire_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1462,7 +1852,7 @@ func (x *Process) String() string {
 func (*Process) ProtoMessage() {}
 
 func (x *Process) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[17]
+	mi := &file_wire_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1475,7 +1865,7 @@ func (x *Process) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Process.ProtoReflect.Descriptor instead.
 func (*Process) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{17}
+	return file_wire_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Process) GetKey() *ProcessKey {
@@ -1613,7 +2003,7 @@ type Network struct {
 
 func (x *Network) Reset() {
 	*x = Network{}
-	mi := &file_wire_proto_msgTypes[18]
+	mi := &file_wire_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1625,7 +2015,7 @@ func (x *Network) String() string {
 func (*Network) ProtoMessage() {}
 
 func (x *Network) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[18]
+	mi := &file_wire_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1638,7 +2028,7 @@ func (x *Network) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Network.ProtoReflect.Descriptor instead.
 func (*Network) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{18}
+	return file_wire_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Network) GetProtocol() string {
@@ -1710,7 +2100,7 @@ type DNS struct {
 
 func (x *DNS) Reset() {
 	*x = DNS{}
-	mi := &file_wire_proto_msgTypes[19]
+	mi := &file_wire_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1722,7 +2112,7 @@ func (x *DNS) String() string {
 func (*DNS) ProtoMessage() {}
 
 func (x *DNS) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[19]
+	mi := &file_wire_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1735,7 +2125,7 @@ func (x *DNS) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DNS.ProtoReflect.Descriptor instead.
 func (*DNS) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{19}
+	return file_wire_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *DNS) GetQuery() string {
@@ -1789,7 +2179,7 @@ type Logon struct {
 
 func (x *Logon) Reset() {
 	*x = Logon{}
-	mi := &file_wire_proto_msgTypes[20]
+	mi := &file_wire_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1801,7 +2191,7 @@ func (x *Logon) String() string {
 func (*Logon) ProtoMessage() {}
 
 func (x *Logon) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[20]
+	mi := &file_wire_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1814,7 +2204,7 @@ func (x *Logon) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Logon.ProtoReflect.Descriptor instead.
 func (*Logon) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{20}
+	return file_wire_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Logon) GetId() string {
@@ -1886,7 +2276,7 @@ type Account struct {
 
 func (x *Account) Reset() {
 	*x = Account{}
-	mi := &file_wire_proto_msgTypes[21]
+	mi := &file_wire_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1898,7 +2288,7 @@ func (x *Account) String() string {
 func (*Account) ProtoMessage() {}
 
 func (x *Account) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[21]
+	mi := &file_wire_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1911,7 +2301,7 @@ func (x *Account) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Account.ProtoReflect.Descriptor instead.
 func (*Account) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{21}
+	return file_wire_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Account) GetUser() *User {
@@ -1961,7 +2351,7 @@ type Service struct {
 
 func (x *Service) Reset() {
 	*x = Service{}
-	mi := &file_wire_proto_msgTypes[22]
+	mi := &file_wire_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1973,7 +2363,7 @@ func (x *Service) String() string {
 func (*Service) ProtoMessage() {}
 
 func (x *Service) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[22]
+	mi := &file_wire_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1986,7 +2376,7 @@ func (x *Service) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Service.ProtoReflect.Descriptor instead.
 func (*Service) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{22}
+	return file_wire_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Service) GetName() string {
@@ -2030,7 +2420,7 @@ type Task struct {
 
 func (x *Task) Reset() {
 	*x = Task{}
-	mi := &file_wire_proto_msgTypes[23]
+	mi := &file_wire_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2042,7 +2432,7 @@ func (x *Task) String() string {
 func (*Task) ProtoMessage() {}
 
 func (x *Task) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[23]
+	mi := &file_wire_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2055,7 +2445,7 @@ func (x *Task) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Task.ProtoReflect.Descriptor instead.
 func (*Task) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{23}
+	return file_wire_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Task) GetName() string {
@@ -2106,7 +2496,7 @@ type Module struct {
 
 func (x *Module) Reset() {
 	*x = Module{}
-	mi := &file_wire_proto_msgTypes[24]
+	mi := &file_wire_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2118,7 +2508,7 @@ func (x *Module) String() string {
 func (*Module) ProtoMessage() {}
 
 func (x *Module) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[24]
+	mi := &file_wire_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2131,7 +2521,7 @@ func (x *Module) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Module.ProtoReflect.Descriptor instead.
 func (*Module) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{24}
+	return file_wire_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *Module) GetKind() string {
@@ -2181,7 +2571,7 @@ type Script struct {
 
 func (x *Script) Reset() {
 	*x = Script{}
-	mi := &file_wire_proto_msgTypes[25]
+	mi := &file_wire_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2193,7 +2583,7 @@ func (x *Script) String() string {
 func (*Script) ProtoMessage() {}
 
 func (x *Script) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[25]
+	mi := &file_wire_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2206,7 +2596,7 @@ func (x *Script) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Script.ProtoReflect.Descriptor instead.
 func (*Script) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{25}
+	return file_wire_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *Script) GetInterpreter() string {
@@ -2249,7 +2639,7 @@ type Memory struct {
 
 func (x *Memory) Reset() {
 	*x = Memory{}
-	mi := &file_wire_proto_msgTypes[26]
+	mi := &file_wire_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2261,7 +2651,7 @@ func (x *Memory) String() string {
 func (*Memory) ProtoMessage() {}
 
 func (x *Memory) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[26]
+	mi := &file_wire_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2274,7 +2664,7 @@ func (x *Memory) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Memory.ProtoReflect.Descriptor instead.
 func (*Memory) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{26}
+	return file_wire_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *Memory) GetOperation() string {
@@ -2320,7 +2710,7 @@ type Threat struct {
 
 func (x *Threat) Reset() {
 	*x = Threat{}
-	mi := &file_wire_proto_msgTypes[27]
+	mi := &file_wire_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2332,7 +2722,7 @@ func (x *Threat) String() string {
 func (*Threat) ProtoMessage() {}
 
 func (x *Threat) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[27]
+	mi := &file_wire_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2345,7 +2735,7 @@ func (x *Threat) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Threat.ProtoReflect.Descriptor instead.
 func (*Threat) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{27}
+	return file_wire_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *Threat) GetId() string {
@@ -2409,7 +2799,7 @@ type Config struct {
 
 func (x *Config) Reset() {
 	*x = Config{}
-	mi := &file_wire_proto_msgTypes[28]
+	mi := &file_wire_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2421,7 +2811,7 @@ func (x *Config) String() string {
 func (*Config) ProtoMessage() {}
 
 func (x *Config) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[28]
+	mi := &file_wire_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2434,7 +2824,7 @@ func (x *Config) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Config.ProtoReflect.Descriptor instead.
 func (*Config) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{28}
+	return file_wire_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *Config) GetName() string {
@@ -2478,7 +2868,7 @@ type Loss struct {
 
 func (x *Loss) Reset() {
 	*x = Loss{}
-	mi := &file_wire_proto_msgTypes[29]
+	mi := &file_wire_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2490,7 +2880,7 @@ func (x *Loss) String() string {
 func (*Loss) ProtoMessage() {}
 
 func (x *Loss) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[29]
+	mi := &file_wire_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2503,7 +2893,7 @@ func (x *Loss) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Loss.ProtoReflect.Descriptor instead.
 func (*Loss) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{29}
+	return file_wire_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *Loss) GetWhere() string {
@@ -2571,7 +2961,7 @@ type Event struct {
 
 func (x *Event) Reset() {
 	*x = Event{}
-	mi := &file_wire_proto_msgTypes[30]
+	mi := &file_wire_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2583,7 +2973,7 @@ func (x *Event) String() string {
 func (*Event) ProtoMessage() {}
 
 func (x *Event) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[30]
+	mi := &file_wire_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2596,7 +2986,7 @@ func (x *Event) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Event.ProtoReflect.Descriptor instead.
 func (*Event) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{30}
+	return file_wire_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *Event) GetEpoch() uint64 {
@@ -2757,7 +3147,7 @@ type Rule struct {
 
 func (x *Rule) Reset() {
 	*x = Rule{}
-	mi := &file_wire_proto_msgTypes[31]
+	mi := &file_wire_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2769,7 +3159,7 @@ func (x *Rule) String() string {
 func (*Rule) ProtoMessage() {}
 
 func (x *Rule) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[31]
+	mi := &file_wire_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2782,7 +3172,7 @@ func (x *Rule) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Rule.ProtoReflect.Descriptor instead.
 func (*Rule) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{31}
+	return file_wire_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *Rule) GetId() string {
@@ -2821,7 +3211,7 @@ type Evidence struct {
 
 func (x *Evidence) Reset() {
 	*x = Evidence{}
-	mi := &file_wire_proto_msgTypes[32]
+	mi := &file_wire_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2833,7 +3223,7 @@ func (x *Evidence) String() string {
 func (*Evidence) ProtoMessage() {}
 
 func (x *Evidence) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[32]
+	mi := &file_wire_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2846,7 +3236,7 @@ func (x *Evidence) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Evidence.ProtoReflect.Descriptor instead.
 func (*Evidence) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{32}
+	return file_wire_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *Evidence) GetRole() string {
@@ -2921,7 +3311,7 @@ type Finding struct {
 
 func (x *Finding) Reset() {
 	*x = Finding{}
-	mi := &file_wire_proto_msgTypes[33]
+	mi := &file_wire_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2933,7 +3323,7 @@ func (x *Finding) String() string {
 func (*Finding) ProtoMessage() {}
 
 func (x *Finding) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[33]
+	mi := &file_wire_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2946,7 +3336,7 @@ func (x *Finding) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Finding.ProtoReflect.Descriptor instead.
 func (*Finding) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{33}
+	return file_wire_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *Finding) GetId() string {
@@ -3059,7 +3449,7 @@ var File_wire_proto protoreflect.FileDescriptor
 const file_wire_proto_rawDesc = "" +
 	"\n" +
 	"\n" +
-	"wire.proto\x12\x0fkomainu.wire.v1\"\xbd\x04\n" +
+	"wire.proto\x12\x0fkomainu.wire.v1\"\xb4\x05\n" +
 	"\x05Frame\x12.\n" +
 	"\x05hello\x18\x01 \x01(\v2\x16.komainu.wire.v1.HelloH\x00R\x05hello\x124\n" +
 	"\awelcome\x18\x02 \x01(\v2\x18.komainu.wire.v1.WelcomeH\x00R\awelcome\x12.\n" +
@@ -3071,7 +3461,10 @@ const file_wire_proto_rawDesc = "" +
 	"\acommand\x18\b \x01(\v2\x18.komainu.wire.v1.CommandH\x00R\acommand\x12G\n" +
 	"\x0ecommand_result\x18\t \x01(\v2\x1e.komainu.wire.v1.CommandResultH\x00R\rcommandResult\x124\n" +
 	"\agoodbye\x18\n" +
-	" \x01(\v2\x18.komainu.wire.v1.GoodbyeH\x00R\agoodbyeB\x06\n" +
+	" \x01(\v2\x18.komainu.wire.v1.GoodbyeH\x00R\agoodbye\x125\n" +
+	"\btest_run\x18\v \x01(\v2\x18.komainu.wire.v1.TestRunH\x00R\atestRun\x12>\n" +
+	"\vtest_stages\x18\f \x01(\v2\x1b.komainu.wire.v1.TestStagesH\x00R\n" +
+	"testStagesB\x06\n" +
 	"\x04body\"\xf0\x01\n" +
 	"\x05Hello\x12\x1a\n" +
 	"\bprotocol\x18\x01 \x01(\rR\bprotocol\x12#\n" +
@@ -3121,10 +3514,40 @@ const file_wire_proto_rawDesc = "" +
 	"\tHeartbeat\x12\x16\n" +
 	"\x06health\x18\x01 \x01(\fR\x06health\x12\x18\n" +
 	"\aspooled\x18\x02 \x01(\x04R\aspooled\x12\x12\n" +
-	"\x04lost\x18\x03 \x01(\x04R\x04lost\"-\n" +
+	"\x04lost\x18\x03 \x01(\x04R\x04lost\"a\n" +
 	"\aCommand\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
-	"\x04name\x18\x02 \x01(\tR\x04name\"5\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\x122\n" +
+	"\x04test\x18\x03 \x01(\v2\x1e.komainu.wire.v1.DetectionTestR\x04test\"5\n" +
+	"\rDetectionTest\x12\x10\n" +
+	"\x03run\x18\x01 \x01(\tR\x03run\x12\x12\n" +
+	"\x04test\x18\x02 \x01(\tR\x04test\"b\n" +
+	"\tTestStage\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n" +
+	"\x05state\x18\x02 \x01(\tR\x05state\x12\x17\n" +
+	"\atime_ns\x18\x03 \x01(\x12R\x06timeNs\x12\x16\n" +
+	"\x06detail\x18\x04 \x01(\tR\x06detail\"`\n" +
+	"\n" +
+	"TestReason\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
+	"\x04text\x18\x02 \x01(\tR\x04text\x12\x16\n" +
+	"\x06remedy\x18\x03 \x01(\tR\x06remedy\x12\x16\n" +
+	"\x06detail\x18\x04 \x01(\tR\x06detail\"\xba\x02\n" +
+	"\aTestRun\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
+	"\x04test\x18\x02 \x01(\tR\x04test\x12\x1d\n" +
+	"\n" +
+	"started_ns\x18\x03 \x01(\x12R\tstartedNs\x12\x18\n" +
+	"\aoutcome\x18\x04 \x01(\tR\aoutcome\x12\x16\n" +
+	"\x06folder\x18\x05 \x01(\tR\x06folder\x12\x18\n" +
+	"\afinding\x18\x06 \x01(\tR\afinding\x122\n" +
+	"\x06stages\x18\a \x03(\v2\x1a.komainu.wire.v1.TestStageR\x06stages\x123\n" +
+	"\x06reason\x18\b \x01(\v2\x1b.komainu.wire.v1.TestReasonR\x06reason\x127\n" +
+	"\bwarnings\x18\t \x03(\v2\x1b.komainu.wire.v1.TestReasonR\bwarnings\"R\n" +
+	"\n" +
+	"TestStages\x12\x10\n" +
+	"\x03run\x18\x01 \x01(\tR\x03run\x122\n" +
+	"\x06stages\x18\x02 \x03(\v2\x1a.komainu.wire.v1.TestStageR\x06stages\"5\n" +
 	"\rCommandResult\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n" +
 	"\x05error\x18\x02 \x01(\tR\x05error\"7\n" +
@@ -3342,7 +3765,7 @@ func file_wire_proto_rawDescGZIP() []byte {
 	return file_wire_proto_rawDescData
 }
 
-var file_wire_proto_msgTypes = make([]protoimpl.MessageInfo, 35)
+var file_wire_proto_msgTypes = make([]protoimpl.MessageInfo, 40)
 var file_wire_proto_goTypes = []any{
 	(*Frame)(nil),         // 0: komainu.wire.v1.Frame
 	(*Hello)(nil),         // 1: komainu.wire.v1.Hello
@@ -3355,30 +3778,35 @@ var file_wire_proto_goTypes = []any{
 	(*PolicyResult)(nil),  // 8: komainu.wire.v1.PolicyResult
 	(*Heartbeat)(nil),     // 9: komainu.wire.v1.Heartbeat
 	(*Command)(nil),       // 10: komainu.wire.v1.Command
-	(*CommandResult)(nil), // 11: komainu.wire.v1.CommandResult
-	(*Goodbye)(nil),       // 12: komainu.wire.v1.Goodbye
-	(*ProcessKey)(nil),    // 13: komainu.wire.v1.ProcessKey
-	(*User)(nil),          // 14: komainu.wire.v1.User
-	(*Hashes)(nil),        // 15: komainu.wire.v1.Hashes
-	(*File)(nil),          // 16: komainu.wire.v1.File
-	(*Process)(nil),       // 17: komainu.wire.v1.Process
-	(*Network)(nil),       // 18: komainu.wire.v1.Network
-	(*DNS)(nil),           // 19: komainu.wire.v1.DNS
-	(*Logon)(nil),         // 20: komainu.wire.v1.Logon
-	(*Account)(nil),       // 21: komainu.wire.v1.Account
-	(*Service)(nil),       // 22: komainu.wire.v1.Service
-	(*Task)(nil),          // 23: komainu.wire.v1.Task
-	(*Module)(nil),        // 24: komainu.wire.v1.Module
-	(*Script)(nil),        // 25: komainu.wire.v1.Script
-	(*Memory)(nil),        // 26: komainu.wire.v1.Memory
-	(*Threat)(nil),        // 27: komainu.wire.v1.Threat
-	(*Config)(nil),        // 28: komainu.wire.v1.Config
-	(*Loss)(nil),          // 29: komainu.wire.v1.Loss
-	(*Event)(nil),         // 30: komainu.wire.v1.Event
-	(*Rule)(nil),          // 31: komainu.wire.v1.Rule
-	(*Evidence)(nil),      // 32: komainu.wire.v1.Evidence
-	(*Finding)(nil),       // 33: komainu.wire.v1.Finding
-	nil,                   // 34: komainu.wire.v1.Event.FieldsEntry
+	(*DetectionTest)(nil), // 11: komainu.wire.v1.DetectionTest
+	(*TestStage)(nil),     // 12: komainu.wire.v1.TestStage
+	(*TestReason)(nil),    // 13: komainu.wire.v1.TestReason
+	(*TestRun)(nil),       // 14: komainu.wire.v1.TestRun
+	(*TestStages)(nil),    // 15: komainu.wire.v1.TestStages
+	(*CommandResult)(nil), // 16: komainu.wire.v1.CommandResult
+	(*Goodbye)(nil),       // 17: komainu.wire.v1.Goodbye
+	(*ProcessKey)(nil),    // 18: komainu.wire.v1.ProcessKey
+	(*User)(nil),          // 19: komainu.wire.v1.User
+	(*Hashes)(nil),        // 20: komainu.wire.v1.Hashes
+	(*File)(nil),          // 21: komainu.wire.v1.File
+	(*Process)(nil),       // 22: komainu.wire.v1.Process
+	(*Network)(nil),       // 23: komainu.wire.v1.Network
+	(*DNS)(nil),           // 24: komainu.wire.v1.DNS
+	(*Logon)(nil),         // 25: komainu.wire.v1.Logon
+	(*Account)(nil),       // 26: komainu.wire.v1.Account
+	(*Service)(nil),       // 27: komainu.wire.v1.Service
+	(*Task)(nil),          // 28: komainu.wire.v1.Task
+	(*Module)(nil),        // 29: komainu.wire.v1.Module
+	(*Script)(nil),        // 30: komainu.wire.v1.Script
+	(*Memory)(nil),        // 31: komainu.wire.v1.Memory
+	(*Threat)(nil),        // 32: komainu.wire.v1.Threat
+	(*Config)(nil),        // 33: komainu.wire.v1.Config
+	(*Loss)(nil),          // 34: komainu.wire.v1.Loss
+	(*Event)(nil),         // 35: komainu.wire.v1.Event
+	(*Rule)(nil),          // 36: komainu.wire.v1.Rule
+	(*Evidence)(nil),      // 37: komainu.wire.v1.Evidence
+	(*Finding)(nil),       // 38: komainu.wire.v1.Finding
+	nil,                   // 39: komainu.wire.v1.Event.FieldsEntry
 }
 var file_wire_proto_depIdxs = []int32{
 	1,  // 0: komainu.wire.v1.Frame.hello:type_name -> komainu.wire.v1.Hello
@@ -3389,50 +3817,57 @@ var file_wire_proto_depIdxs = []int32{
 	8,  // 5: komainu.wire.v1.Frame.policy_result:type_name -> komainu.wire.v1.PolicyResult
 	9,  // 6: komainu.wire.v1.Frame.heartbeat:type_name -> komainu.wire.v1.Heartbeat
 	10, // 7: komainu.wire.v1.Frame.command:type_name -> komainu.wire.v1.Command
-	11, // 8: komainu.wire.v1.Frame.command_result:type_name -> komainu.wire.v1.CommandResult
-	12, // 9: komainu.wire.v1.Frame.goodbye:type_name -> komainu.wire.v1.Goodbye
-	3,  // 10: komainu.wire.v1.Hello.facts:type_name -> komainu.wire.v1.Facts
-	30, // 11: komainu.wire.v1.Record.event:type_name -> komainu.wire.v1.Event
-	33, // 12: komainu.wire.v1.Record.finding:type_name -> komainu.wire.v1.Finding
-	14, // 13: komainu.wire.v1.File.owner:type_name -> komainu.wire.v1.User
-	15, // 14: komainu.wire.v1.File.hashes:type_name -> komainu.wire.v1.Hashes
-	13, // 15: komainu.wire.v1.Process.key:type_name -> komainu.wire.v1.ProcessKey
-	13, // 16: komainu.wire.v1.Process.parent:type_name -> komainu.wire.v1.ProcessKey
-	14, // 17: komainu.wire.v1.Process.user:type_name -> komainu.wire.v1.User
-	16, // 18: komainu.wire.v1.Process.image:type_name -> komainu.wire.v1.File
-	14, // 19: komainu.wire.v1.Account.user:type_name -> komainu.wire.v1.User
-	15, // 20: komainu.wire.v1.Module.hashes:type_name -> komainu.wire.v1.Hashes
-	15, // 21: komainu.wire.v1.Script.hashes:type_name -> komainu.wire.v1.Hashes
-	17, // 22: komainu.wire.v1.Event.initiator:type_name -> komainu.wire.v1.Process
-	17, // 23: komainu.wire.v1.Event.process:type_name -> komainu.wire.v1.Process
-	16, // 24: komainu.wire.v1.Event.file:type_name -> komainu.wire.v1.File
-	18, // 25: komainu.wire.v1.Event.network:type_name -> komainu.wire.v1.Network
-	19, // 26: komainu.wire.v1.Event.dns:type_name -> komainu.wire.v1.DNS
-	20, // 27: komainu.wire.v1.Event.logon:type_name -> komainu.wire.v1.Logon
-	21, // 28: komainu.wire.v1.Event.account:type_name -> komainu.wire.v1.Account
-	22, // 29: komainu.wire.v1.Event.service:type_name -> komainu.wire.v1.Service
-	23, // 30: komainu.wire.v1.Event.task:type_name -> komainu.wire.v1.Task
-	24, // 31: komainu.wire.v1.Event.module:type_name -> komainu.wire.v1.Module
-	25, // 32: komainu.wire.v1.Event.script:type_name -> komainu.wire.v1.Script
-	26, // 33: komainu.wire.v1.Event.memory:type_name -> komainu.wire.v1.Memory
-	27, // 34: komainu.wire.v1.Event.threat:type_name -> komainu.wire.v1.Threat
-	28, // 35: komainu.wire.v1.Event.config:type_name -> komainu.wire.v1.Config
-	29, // 36: komainu.wire.v1.Event.loss:type_name -> komainu.wire.v1.Loss
-	34, // 37: komainu.wire.v1.Event.fields:type_name -> komainu.wire.v1.Event.FieldsEntry
-	16, // 38: komainu.wire.v1.Evidence.file:type_name -> komainu.wire.v1.File
-	17, // 39: komainu.wire.v1.Evidence.process:type_name -> komainu.wire.v1.Process
-	14, // 40: komainu.wire.v1.Evidence.user:type_name -> komainu.wire.v1.User
-	18, // 41: komainu.wire.v1.Evidence.network:type_name -> komainu.wire.v1.Network
-	31, // 42: komainu.wire.v1.Finding.rule:type_name -> komainu.wire.v1.Rule
-	27, // 43: komainu.wire.v1.Finding.threat:type_name -> komainu.wire.v1.Threat
-	32, // 44: komainu.wire.v1.Finding.evidence:type_name -> komainu.wire.v1.Evidence
-	17, // 45: komainu.wire.v1.Finding.tree:type_name -> komainu.wire.v1.Process
-	30, // 46: komainu.wire.v1.Finding.events:type_name -> komainu.wire.v1.Event
-	47, // [47:47] is the sub-list for method output_type
-	47, // [47:47] is the sub-list for method input_type
-	47, // [47:47] is the sub-list for extension type_name
-	47, // [47:47] is the sub-list for extension extendee
-	0,  // [0:47] is the sub-list for field type_name
+	16, // 8: komainu.wire.v1.Frame.command_result:type_name -> komainu.wire.v1.CommandResult
+	17, // 9: komainu.wire.v1.Frame.goodbye:type_name -> komainu.wire.v1.Goodbye
+	14, // 10: komainu.wire.v1.Frame.test_run:type_name -> komainu.wire.v1.TestRun
+	15, // 11: komainu.wire.v1.Frame.test_stages:type_name -> komainu.wire.v1.TestStages
+	3,  // 12: komainu.wire.v1.Hello.facts:type_name -> komainu.wire.v1.Facts
+	35, // 13: komainu.wire.v1.Record.event:type_name -> komainu.wire.v1.Event
+	38, // 14: komainu.wire.v1.Record.finding:type_name -> komainu.wire.v1.Finding
+	11, // 15: komainu.wire.v1.Command.test:type_name -> komainu.wire.v1.DetectionTest
+	12, // 16: komainu.wire.v1.TestRun.stages:type_name -> komainu.wire.v1.TestStage
+	13, // 17: komainu.wire.v1.TestRun.reason:type_name -> komainu.wire.v1.TestReason
+	13, // 18: komainu.wire.v1.TestRun.warnings:type_name -> komainu.wire.v1.TestReason
+	12, // 19: komainu.wire.v1.TestStages.stages:type_name -> komainu.wire.v1.TestStage
+	19, // 20: komainu.wire.v1.File.owner:type_name -> komainu.wire.v1.User
+	20, // 21: komainu.wire.v1.File.hashes:type_name -> komainu.wire.v1.Hashes
+	18, // 22: komainu.wire.v1.Process.key:type_name -> komainu.wire.v1.ProcessKey
+	18, // 23: komainu.wire.v1.Process.parent:type_name -> komainu.wire.v1.ProcessKey
+	19, // 24: komainu.wire.v1.Process.user:type_name -> komainu.wire.v1.User
+	21, // 25: komainu.wire.v1.Process.image:type_name -> komainu.wire.v1.File
+	19, // 26: komainu.wire.v1.Account.user:type_name -> komainu.wire.v1.User
+	20, // 27: komainu.wire.v1.Module.hashes:type_name -> komainu.wire.v1.Hashes
+	20, // 28: komainu.wire.v1.Script.hashes:type_name -> komainu.wire.v1.Hashes
+	22, // 29: komainu.wire.v1.Event.initiator:type_name -> komainu.wire.v1.Process
+	22, // 30: komainu.wire.v1.Event.process:type_name -> komainu.wire.v1.Process
+	21, // 31: komainu.wire.v1.Event.file:type_name -> komainu.wire.v1.File
+	23, // 32: komainu.wire.v1.Event.network:type_name -> komainu.wire.v1.Network
+	24, // 33: komainu.wire.v1.Event.dns:type_name -> komainu.wire.v1.DNS
+	25, // 34: komainu.wire.v1.Event.logon:type_name -> komainu.wire.v1.Logon
+	26, // 35: komainu.wire.v1.Event.account:type_name -> komainu.wire.v1.Account
+	27, // 36: komainu.wire.v1.Event.service:type_name -> komainu.wire.v1.Service
+	28, // 37: komainu.wire.v1.Event.task:type_name -> komainu.wire.v1.Task
+	29, // 38: komainu.wire.v1.Event.module:type_name -> komainu.wire.v1.Module
+	30, // 39: komainu.wire.v1.Event.script:type_name -> komainu.wire.v1.Script
+	31, // 40: komainu.wire.v1.Event.memory:type_name -> komainu.wire.v1.Memory
+	32, // 41: komainu.wire.v1.Event.threat:type_name -> komainu.wire.v1.Threat
+	33, // 42: komainu.wire.v1.Event.config:type_name -> komainu.wire.v1.Config
+	34, // 43: komainu.wire.v1.Event.loss:type_name -> komainu.wire.v1.Loss
+	39, // 44: komainu.wire.v1.Event.fields:type_name -> komainu.wire.v1.Event.FieldsEntry
+	21, // 45: komainu.wire.v1.Evidence.file:type_name -> komainu.wire.v1.File
+	22, // 46: komainu.wire.v1.Evidence.process:type_name -> komainu.wire.v1.Process
+	19, // 47: komainu.wire.v1.Evidence.user:type_name -> komainu.wire.v1.User
+	23, // 48: komainu.wire.v1.Evidence.network:type_name -> komainu.wire.v1.Network
+	36, // 49: komainu.wire.v1.Finding.rule:type_name -> komainu.wire.v1.Rule
+	32, // 50: komainu.wire.v1.Finding.threat:type_name -> komainu.wire.v1.Threat
+	37, // 51: komainu.wire.v1.Finding.evidence:type_name -> komainu.wire.v1.Evidence
+	22, // 52: komainu.wire.v1.Finding.tree:type_name -> komainu.wire.v1.Process
+	35, // 53: komainu.wire.v1.Finding.events:type_name -> komainu.wire.v1.Event
+	54, // [54:54] is the sub-list for method output_type
+	54, // [54:54] is the sub-list for method input_type
+	54, // [54:54] is the sub-list for extension type_name
+	54, // [54:54] is the sub-list for extension extendee
+	0,  // [0:54] is the sub-list for field type_name
 }
 
 func init() { file_wire_proto_init() }
@@ -3451,19 +3886,21 @@ func file_wire_proto_init() {
 		(*Frame_Command)(nil),
 		(*Frame_CommandResult)(nil),
 		(*Frame_Goodbye)(nil),
+		(*Frame_TestRun)(nil),
+		(*Frame_TestStages)(nil),
 	}
 	file_wire_proto_msgTypes[5].OneofWrappers = []any{
 		(*Record_Event)(nil),
 		(*Record_Finding)(nil),
 	}
-	file_wire_proto_msgTypes[17].OneofWrappers = []any{}
+	file_wire_proto_msgTypes[22].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_wire_proto_rawDesc), len(file_wire_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   35,
+			NumMessages:   40,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
