@@ -60,6 +60,13 @@ func confine() Confinement {
 	return c
 }
 
+// Of ioprio_set(2). The idle class would not read at all while others keep a
+// disk busy, and a file would run out of its time.
+const (
+	ioprioWhoProcess = 1
+	bestEffortLowest = 2<<13 | 7
+)
+
 func lowerPriority() error {
 	n, err := strconv.Atoi(os.Getenv(niceVariable))
 	if err != nil || n == 0 {
@@ -74,6 +81,7 @@ func lowerPriority() error {
 	for _, t := range threads {
 		if tid, err := strconv.Atoi(t.Name()); err == nil {
 			_ = unix.Setpriority(unix.PRIO_PROCESS, tid, n) // a thread that just ended needs none
+			_, _, _ = unix.Syscall(unix.SYS_IOPRIO_SET, ioprioWhoProcess, uintptr(tid), bestEffortLowest)
 		}
 	}
 	return nil

@@ -18,11 +18,15 @@ type Config struct {
 	Command func() *exec.Cmd
 	// Parallel is how many files are scanned at once; 0 is 4.
 	Parallel int
-	// Nice lowers the priority of the child: 0 to 19.
+	// Nice lowers the priority of the child: 0 to 19. Above 0 it also reads
+	// from disks only after everybody else.
 	Nice int
 	// Idle ends the child when nothing was scanned for so long; the next
 	// scan starts it again. 0 keeps it.
 	Idle time.Duration
+	// Keep reports whether the child is there all the same, because somebody
+	// may not wait for its start. It may change its mind. Nil means no.
+	Keep func() bool
 	Log  *slog.Logger
 }
 

@@ -71,12 +71,8 @@ func (p *Process) run(ctx context.Context) error {
 		p.mu.Unlock()
 	}()
 	for ctx.Err() == nil {
-		if p.cfg.Idle > 0 {
-			select {
-			case <-p.wanted:
-			case <-ctx.Done():
-				return nil
-			}
+		if !p.rest(ctx) {
+			return nil
 		}
 		c, err := startChild(ctx, p.cfg)
 		if err == nil {
@@ -97,6 +93,25 @@ func (p *Process) run(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// mayRest reports whether there need be no child while nothing is scanned.
+func (p *Process) mayRest() bool { return p.cfg.Idle > 0 && (p.cfg.Keep == nil || !p.cfg.Keep()) }
+
+// rest returns when there has to be a child, or with false when ctx ends.
+func (p *Process) rest(ctx context.Context) bool {
+	tick := time.NewTicker(beatEvery)
+	defer tick.Stop()
+	for p.mayRest() {
+		select {
+		case <-p.wanted:
+			return true
+		case <-tick.C:
+		case <-ctx.Done():
+			return false
+		}
+	}
+	return true
 }
 
 // failure records one more failure and returns how long to wait.
@@ -146,10 +161,11 @@ func (p *Process) watch(ctx context.Context, c *child) error {
 				<-c.dead
 				return fmt.Errorf("%w: no sign of life for %s", errHung, staleAfter)
 			}
-			if n := p.scans.Load(); n != scans || c.busy() > 0 {
+			rest := p.mayRest()
+			if n := p.scans.Load(); n != scans || c.busy() > 0 || !rest {
 				scans, last = n, now
 			}
-			if p.cfg.Idle > 0 && now.Sub(last) > p.cfg.Idle {
+			if rest && now.Sub(last) > p.cfg.Idle {
 				p.set(nil, nil) // no new scan gets this child; one that has it already is tried again
 				c.kill()
 				<-c.dead

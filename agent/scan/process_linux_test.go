@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -340,10 +341,30 @@ func TestIdle(t *testing.T) {
 	if nice, err := unix.Getpriority(unix.PRIO_PROCESS, pid); err != nil || nice != 20-10 { // the system call answers 20-nice
 		t.Errorf("nice: %d, %v", 20-nice, err)
 	}
+	if class, _, errno := unix.Syscall(unix.SYS_IOPRIO_GET, 1, uintptr(pid), 0); errno != 0 || class != 2<<13|7 {
+		t.Errorf("I/O priority %#x, %v; want the lowest of the best-effort class", class, errno)
+	}
 	until(t, "the scanner's end", func() bool { return !p.Status().Up })
 	until(t, "its process's end", func() bool { return unix.Kill(pid, 0) != nil })
 	scanIt()
 	if s := p.Status(); s.Started != 2 || s.Crashes != 0 || s.Failed != 0 {
+		t.Errorf("%+v", s)
+	}
+}
+
+// TestKeep lets one be there without a scan, and go when it need not be.
+func TestKeep(t *testing.T) {
+	t.Parallel()
+	var keep atomic.Bool
+	p := start(t, scan.Config{Idle: 300 * time.Millisecond, Keep: keep.Load})
+	if p.Status().Up {
+		t.Error("it is up without need")
+	}
+	keep.Store(true)
+	until(t, "a scanner that nobody has asked for", func() bool { return p.Status().Up })
+	keep.Store(false)
+	until(t, "its end", func() bool { return !p.Status().Up })
+	if s := p.Status(); s.Started != 1 || s.Crashes != 0 || s.Problem != "" {
 		t.Errorf("%+v", s)
 	}
 }
