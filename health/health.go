@@ -48,6 +48,7 @@ const (
 	PartlyMarked       Code = "partly_marked"
 	Marking            Code = "marking"
 	ScannerStarting    Code = "scanner_starting"
+	ScannerSilent      Code = "scanner_silent"
 	SandboxIncomplete  Code = "sandbox_incomplete"
 	SwitchedOff        Code = "switched_off"
 	SensorLoading      Code = "sensor_loading"
@@ -62,14 +63,23 @@ const (
 	SpoolInMemory      Code = "spool_in_memory"
 	QuarantineWaiting  Code = "quarantine_waiting" // Detail is how many
 	DefinitionsBuiltIn Code = "definitions_built_in"
+	EngineResting      Code = "engine_not_loaded" // no real-time protection and no scan: nothing is wrong
+	NeedsRoot          Code = "needs_root"
+	IdentityDamaged    Code = "identity_damaged"
+	IdentityInUse      Code = "identity_in_use"     // the control plane ends the session: another host has this identity
+	VersionsDiffer     Code = "versions_do_not_fit" // of agent and control plane
+	RenewalFailed      Code = "renewal_failed"
+	CertificateExpired Code = "certificate_expired" // Detail is when
+	EpochNotNoted      Code = "epoch_not_noted"
 )
 
 // Codes returns every reason there is.
 func Codes() []Code {
 	return []Code{
-		NotEnrolled, NoPolicyYet, PlanOff, NoLicence, RealTimeMissing, EnforcementLevel, PartlyMarked, Marking, ScannerStarting, SandboxIncomplete,
+		NotEnrolled, NoPolicyYet, PlanOff, NoLicence, RealTimeMissing, EnforcementLevel, PartlyMarked, Marking, ScannerStarting, ScannerSilent, SandboxIncomplete,
 		SwitchedOff, SensorLoading, SensorReduced, SensorMissing, FilesPartlyWatched, FilesNotWatched, ClockOff, Connecting, IdentityRefused,
-		NoConnection, SpoolInMemory, QuarantineWaiting, DefinitionsBuiltIn,
+		NoConnection, SpoolInMemory, QuarantineWaiting, DefinitionsBuiltIn, EngineResting, NeedsRoot, IdentityDamaged, IdentityInUse,
+		VersionsDiffer, RenewalFailed, CertificateExpired, EpochNotNoted,
 	}
 }
 

@@ -34,7 +34,7 @@ type child struct {
 	stderr preface
 	hello  Confinement
 
-	beat   atomic.Int64 // time of the last message, UnixNano
+	beat   atomic.Int64 // when the last message came, since clockZero
 	panics atomic.Uint64
 	dead   chan struct{} // closed after the process was reaped and all requests are answered
 
@@ -151,7 +151,7 @@ func (c *child) messages(ready chan<- error) error {
 		if err != nil {
 			return err
 		}
-		c.beat.Store(time.Now().UnixNano())
+		c.beat.Store(int64(time.Since(clockZero)))
 		switch {
 		case r.Hello != nil && !greeted:
 			greeted, c.hello = true, *r.Hello
@@ -278,4 +278,13 @@ func (t *preface) suffix() string {
 		return ""
 	}
 	return ": " + text
+}
+
+// clockZero is where signs of life are counted from: on the monotonic clock,
+// so that nobody who sets the clock of the host makes a child look dead.
+var clockZero = time.Now()
+
+// silent returns how long ago the child gave its last sign of life.
+func (c *child) silent() time.Duration {
+	return time.Since(clockZero) - time.Duration(c.beat.Load())
 }

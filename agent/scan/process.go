@@ -76,8 +76,9 @@ func (p *Process) Scan(ctx context.Context, file *os.File, o Options) (finding.V
 type Status struct {
 	Up      bool
 	PID     int
-	Since   time.Time // of this child, or of its absence
-	Problem string    // why it is not up, or what its confinement lacks
+	Since   time.Time     // of this child, or of its absence
+	Silent  time.Duration // since the last sign of life, which comes twice a second
+	Problem string        // why it is not up, or what its confinement lacks
 	Confinement
 	Started uint64 // children
 	Crashes uint64 // children that died by themselves

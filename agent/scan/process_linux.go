@@ -155,7 +155,7 @@ func (p *Process) watch(ctx context.Context, c *child) error {
 			p.crashes.Add(1)
 			return fmt.Errorf("%w: %v%s", errDied, c.cmd.ProcessState, c.stderr.suffix())
 		case now := <-tick.C:
-			if now.Sub(time.Unix(0, c.beat.Load())) > staleAfter {
+			if c.silent() > staleAfter {
 				p.hangs.Add(1)
 				c.kill()
 				<-c.dead
@@ -304,6 +304,7 @@ func (p *Process) status() Status {
 	s.Since, s.Started = p.since, p.started
 	switch {
 	case p.child != nil:
+		s.Silent = p.child.silent()
 		s.Up, s.PID, s.Confinement, s.Panics = true, p.child.cmd.Process.Pid, p.child.hello, p.child.panics.Load()
 		if !s.Confined() {
 			s.Problem = "the scanner is not fully confined"
