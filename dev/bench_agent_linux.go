@@ -32,9 +32,15 @@ func benchAgent(ctx context.Context, h *House) error {
 	}
 	defer done()
 	wait(ctx, 5*time.Second) // the start is not idle
-	cpu, began := cpuOf(s.agent.PID()), time.Now()
+	before, began := cpuOf(s.agent.PID()), time.Now()
 	wait(ctx, agentIdle)
-	pct := 100 * (cpuOf(s.agent.PID()) - cpu).Seconds() / time.Since(began).Seconds()
+	pct, parts := 0.0, ""
+	for role, cpu := range cpuOf(s.agent.PID()) {
+		share := 100 * (cpu - before[role]).Seconds() / time.Since(began).Seconds()
+		pct += share
+		parts += fmt.Sprintf(" %s %.2f", role, share)
+	}
+	h.Say("idle CPU in percent of a core, by process:%s", parts)
 	idle, err := pssOf(s.agent.PID())
 	if err != nil {
 		return err
@@ -129,22 +135,24 @@ func pssOf(pid int) (float64, error) {
 	return float64(sum) / 1024, nil
 }
 
-// cpuOf adds up the CPU time of a family.
-func cpuOf(pid int) time.Duration {
-	ticks := 0
+// cpuOf returns the CPU time of each process of a family, by its role.
+func cpuOf(pid int) map[string]time.Duration {
+	cpu := map[string]time.Duration{}
 	for _, id := range family(pid) {
 		text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", id))
 		if err != nil {
 			continue
 		}
+		command, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", id)) // gone: no name
+		role := strings.Split(string(command), "\x00")[min(1, strings.Count(string(command), "\x00"))]
 		_, rest, _ := strings.Cut(string(text), ") ")
 		fields := strings.Fields(rest)
 		for _, i := range []int{11, 12} { // utime and stime
 			if len(fields) > i {
 				n, _ := strconv.Atoi(fields[i])
-				ticks += n
+				cpu[role] += time.Duration(n) * time.Second / clockTick
 			}
 		}
 	}
-	return time.Duration(ticks) * time.Second / clockTick
+	return cpu
 }
