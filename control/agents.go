@@ -12,6 +12,7 @@ import (
 	"komainu/control/gateway"
 	"komainu/control/plan"
 	"komainu/control/queue"
+	"komainu/control/selftest"
 	"komainu/event"
 	"komainu/fault"
 	"komainu/health"
@@ -20,7 +21,7 @@ import (
 )
 
 // gatewayConfig tells the gateway whom to ask and whom to tell.
-func gatewayConfig(ids *enrol.Authority, plans *plan.Plans, devices *device.Registry, q *queue.Queue, log *slog.Logger) gateway.Config {
+func gatewayConfig(ids *enrol.Authority, plans *plan.Plans, devices *device.Registry, q *queue.Queue, tests *selftest.Runs, log *slog.Logger) gateway.Config {
 	return gateway.Config{
 		Identify: func(r *http.Request) (event.DeviceID, error) { return ids.Identify(r.Context(), r.TLS) },
 		Publish:  q.Publish,
@@ -48,6 +49,14 @@ func gatewayConfig(ids *enrol.Authority, plans *plan.Plans, devices *device.Regi
 			}
 			signed, _, err := plans.Policy(ctx, organization, environment, string(id))
 			return signed, err
+		},
+		TestRun: func(ctx context.Context, id event.DeviceID, m *wire.TestRun) (*wire.TestStages, error) {
+			organization, _, err := devices.Place(id)
+			if err != nil {
+				return nil, err
+			}
+			stages, err := tests.Report(ctx, organization, id, m.Run)
+			return &wire.TestStages{Run: m.Run.ID, Stages: stages}, err
 		},
 		Gone: devices.Disconnected,
 		Log:  log,

@@ -16,6 +16,7 @@ import (
 	"komainu/control/incident"
 	"komainu/control/plan"
 	"komainu/control/rest"
+	"komainu/control/selftest"
 )
 
 // api answers the routes. It joins what the slices know: the name of a device
@@ -30,6 +31,7 @@ type api struct {
 	hub     *hub
 	ids     *enrol.Authority
 	agents  *gateway.Gateway
+	tests   *selftest.Runs
 	events  eventstore.Store
 	record  access.Recorder
 	state   *bun.DB

@@ -132,12 +132,14 @@ func Run(ctx context.Context, cfg Config, env Env) (err error) {
 	}
 	defer func() { err = errors.Join(err, events.Close()) }()
 	intake := events.ingest(devices, desk, changes, log)
-	agents := gateway.New(gatewayConfig(ids, plans, devices, events.queue, part(log, "gateway")))
+	var agents *gateway.Gateway
+	tests := newTests(state, trail.Record, desk, &agents, changes)
+	agents = gateway.New(gatewayConfig(ids, plans, devices, events.queue, tests, part(log, "gateway")))
 
 	// The door.
 	stopping := make(chan struct{})
 	a := &api{
-		log: part(log, "api"), access: users, audit: trail, plans: plans, devices: devices, desk: desk, hub: changes, ids: ids, agents: agents,
+		log: part(log, "api"), access: users, audit: trail, plans: plans, devices: devices, desk: desk, hub: changes, ids: ids, agents: agents, tests: tests,
 		events: events.store, record: trail.Record, state: state,
 		queued:  func(ctx context.Context) error { _, err := events.queue.Status(ctx); return err },
 		address: cfg.url(listener.Addr()), stopping: stopping,

@@ -39,6 +39,11 @@ func (a *api) routes() []rest.Route {
 		rest.JSON("POST /api/v1/devices/{id}/revoke", access.ManageDevices, "Offboard a device: its certificates stop working", a.revokeDevice),
 		rest.JSON("GET /api/v1/devices/{id}/timeline", access.ReadDevices, "Events of a device, newest first", a.deviceTimeline),
 
+		rest.JSON("GET /api/v1/detection-tests", access.ReadDevices, "Detection tests that a device can run", a.listTests),
+		rest.JSON("POST /api/v1/devices/{id}/detection-tests", access.RunTests, "Run a detection test on a device", a.runTest),
+		rest.JSON("GET /api/v1/detection-tests/runs", access.ReadDevices, "List runs of detection tests, newest first", a.listTestRuns),
+		rest.JSON("GET /api/v1/detection-tests/runs/{id}", access.ReadDevices, "How far a run of a detection test is, and why not further", a.testRun),
+
 		rest.JSON("GET /api/v1/alerts", access.ReadAlerts, "List alerts, newest activity first", a.listAlerts),
 		rest.JSON("GET /api/v1/alerts/{id}", access.ReadAlerts, "An alert with evidence, process tree and events", a.alert),
 		rest.JSON("PATCH /api/v1/alerts/{id}", access.TriageAlerts, "Change the status of an alert", a.changeAlert),

@@ -15,6 +15,7 @@ const (
 	topicAlert    = "alert"
 	topicIncident = "incident"
 	topicPlan     = "plan"
+	topicRun      = "run" // of a detection test
 )
 
 type change struct{ topic, id string }

@@ -25,6 +25,7 @@ const (
 	TriageAlerts    rest.Permission = "alerts.triage"
 	ManageEnrolment rest.Permission = "enrolment.manage"
 	ManageDevices   rest.Permission = "devices.manage"
+	RunTests        rest.Permission = "tests.run"
 	ManagePlans     rest.Permission = "plans.manage"
 	ManageUsers     rest.Permission = "users.manage"
 	ManageTokens    rest.Permission = "tokens.manage"
@@ -42,6 +43,7 @@ var grants = []struct {
 	{TriageAlerts, Operator},
 	{ManageEnrolment, Operator},
 	{ManageDevices, Operator},
+	{RunTests, Operator},
 	{ManagePlans, Admin},
 	{ManageUsers, Admin},
 	{ManageTokens, Admin},

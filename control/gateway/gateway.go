@@ -38,6 +38,9 @@ type Config struct {
 	Hello        func(context.Context, event.DeviceID, *wire.Hello) error
 	Heartbeat    func(context.Context, event.DeviceID, *wire.Heartbeat) error
 	PolicyResult func(context.Context, event.DeviceID, *wire.PolicyResult) error
+	// TestRun keeps how far a detection test is, and returns the stages of it
+	// that the agent cannot know. May be nil.
+	TestRun func(context.Context, event.DeviceID, *wire.TestRun) (*wire.TestStages, error)
 	// Policy returns the policy that applies to a device now.
 	Policy func(context.Context, event.DeviceID) (policy.Signed, error)
 	// Gone is told when a device has no session any more. It must not block.
@@ -208,11 +211,24 @@ func (g *Gateway) Command(ctx context.Context, device event.DeviceID, name strin
 	if !wire.KnownCommand(name) {
 		return fault.New(fault.Invalid, "there is no command %q", name)
 	}
+	return g.send(ctx, device, &wire.Command{Name: name})
+}
+
+func (g *Gateway) send(ctx context.Context, device event.DeviceID, c *wire.Command) error {
 	s := g.session(device)
 	if s == nil || !s.greeted.Load() {
 		return fault.New(fault.Unavailable, "device %s is not connected", device)
 	}
-	return s.command(ctx, name)
+	if c.Name == wire.CommandTest && s.protocol.Load() < wire.TestProtocol {
+		return fault.New(fault.Unsupported, "the agent of device %s is too old for detection tests; upgrade it", device)
+	}
+	return s.command(ctx, c)
+}
+
+// Test asks a device to begin a run of a detection test. Errors: as Command,
+// and fault.Unsupported for an agent that has no such tests.
+func (g *Gateway) Test(ctx context.Context, device event.DeviceID, run, test string) error {
+	return g.send(ctx, device, &wire.Command{Name: wire.CommandTest, Test: wire.DetectionTest{Run: run, Test: test}})
 }
 
 func (g *Gateway) session(device event.DeviceID) *session {

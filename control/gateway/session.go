@@ -121,6 +121,8 @@ func (s *session) take(raw *gws.Message) error {
 	case *wire.CommandResult:
 		s.answer(m)
 		return nil
+	case *wire.TestRun:
+		return s.tested(ctx, m)
 	case *wire.Goodbye:
 		s.g.cfg.Log.Debug("an agent says goodbye", "device", s.device, "message", m.Message)
 		return nil
@@ -174,7 +176,7 @@ func (s *session) publish(ctx context.Context, b *wire.Batch, frame []byte) erro
 // maxCommands bounds the commands of a device that wait for an answer.
 const maxCommands = 16
 
-func (s *session) command(ctx context.Context, name string) error {
+func (s *session) command(ctx context.Context, c *wire.Command) error {
 	id, result := rest.NewID(), make(chan string, 1)
 	s.write.Lock()
 	if len(s.waiting) >= maxCommands {
@@ -191,15 +193,16 @@ func (s *session) command(ctx context.Context, name string) error {
 		defer s.write.Unlock()
 		delete(s.waiting, id)
 	}()
-	if err := s.send(&wire.Command{ID: id, Name: name}); err != nil {
+	c.ID = id
+	if err := s.send(c); err != nil {
 		return err
 	}
 	select {
 	case <-ctx.Done():
-		return fault.Wrap(fault.Unavailable, ctx.Err(), "device %s does not answer the command %s", s.device, name)
+		return fault.Wrap(fault.Unavailable, ctx.Err(), "device %s does not answer the command %s", s.device, c.Name)
 	case failure := <-result:
 		if failure != "" {
-			return fault.New(fault.Conflict, "device %s could not do %s: %s", s.device, name, failure)
+			return fault.New(fault.Conflict, "device %s could not do %s: %s", s.device, c.Name, failure)
 		}
 		return nil
 	}
@@ -213,4 +216,18 @@ func (s *session) answer(r *wire.CommandResult) {
 		delete(s.waiting, r.ID)
 		result <- r.Error
 	}
+}
+
+// tested takes how far a detection test is. A report that makes no sense is
+// passed over: it is no reason to lose what the session carries besides.
+func (s *session) tested(ctx context.Context, m *wire.TestRun) error {
+	if s.g.cfg.TestRun == nil {
+		return nil
+	}
+	stages, err := s.g.cfg.TestRun(ctx, s.device, m)
+	if err != nil {
+		s.g.cfg.Log.Warn("a report of a detection test was not taken", "device", s.device, "error", err)
+		return nil
+	}
+	return s.send(stages)
 }
