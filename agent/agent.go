@@ -125,7 +125,9 @@ func run(ctx context.Context, args []string) error {
 	err = realtime.Guard(ctx, realtime.GuardConfig{Command: roleCommand, Log: log})
 	if fault.Is(err, fault.NeedsRoot) || fault.Is(err, fault.Unsupported) {
 		log.Warn("running without real-time protection", "reason", err)
-		return runWorker(ctx, configOfRole())
+		cfg := configOfRole()
+		cfg.NoGuardian = err
+		return runWorker(ctx, cfg)
 	}
 	return err
 }

@@ -22,6 +22,8 @@ type Config struct {
 	Socket string // of the local API
 	Log    *slog.Logger
 	Level  *slog.LevelVar // of Log, changed by `log level set`
+	// NoGuardian is why the guardian does not run, nil when it does.
+	NoGuardian error
 }
 
 // socketFor returns where the local API listens: an agent whose state was

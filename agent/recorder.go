@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"sync"
 	"sync/atomic"
@@ -110,18 +111,33 @@ func (r *recorder) Run(ctx context.Context) error {
 				r.log.Warn("the spool waits for the disk", "spool", name, "error", err)
 			}
 		}
+		r.note()
 		r.countLosses()
+	}
+}
+
+// note puts the epoch on disk if that was full when the agent started.
+func (r *recorder) note() {
+	if r.numbers.Unnoted() != nil && r.numbers.Note() == nil {
+		r.log.Info("the epoch of event numbers is on disk now")
 	}
 }
 
 func (r *recorder) countLosses() {
 	now := time.Now()
-	for kind, n := range r.events.Lost() {
+	r.tellLosses("spool", r.lossSince, now, r.events.Lost())
+	r.tellLosses("findings", r.lossSince, now, r.findings.Lost())
+	r.lossSince = now
+}
+
+// tellLosses makes events of what was lost.
+func (r *recorder) tellLosses(where string, since, until time.Time, counts [16]uint64) {
+	for kind, n := range counts {
 		if n == 0 {
 			continue
 		}
 		r.lost.Add(n)
-		loss := &event.Loss{Where: "spool", Count: n, Since: r.lossSince.UTC(), Until: now.UTC()}
+		loss := &event.Loss{Where: where, Count: n, Since: since.UTC(), Until: until.UTC()}
 		for source, k := range sourceKinds {
 			if k == spool.Kind(kind) {
 				loss.Source = source
@@ -129,7 +145,17 @@ func (r *recorder) countLosses() {
 		}
 		r.Event(&event.Event{Action: event.EventsLost, Loss: loss})
 	}
-	r.lossSince = now
+}
+
+// Discard removes what waits for a control plane that is not this device's any
+// more, and counts it as lost.
+func (r *recorder) Discard() error {
+	findings, err := r.findings.Discard()
+	events, errEvents := r.events.Discard()
+	now := time.Now()
+	r.tellLosses("enrolment", now, now, findings)
+	r.tellLosses("enrolment", now, now, events)
+	return errors.Join(err, errEvents)
 }
 
 // Close flushes and closes the spools.

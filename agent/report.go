@@ -104,7 +104,7 @@ func (h *healthKeeper) report() health.Report {
 	for _, t := range now.Tags {
 		r.EDRDeviceTags = append(r.EDRDeviceTags, health.Tag(t))
 	}
-	if w.scanner.Status().Up {
+	if w.scanner.Status().Up || w.scanning.Status().Up {
 		r.EngineLoadStatus = "Engine load succeeded"
 	}
 	if w.realtime != nil {
@@ -168,6 +168,9 @@ func (h *healthKeeper) conditions(r *health.Report, now policy.Effective, state 
 	}
 	add(behaviour)
 	add(linkCondition(state))
+	if c, ok := certificateCondition(state, time.Now()); ok {
+		add(c)
+	}
 	add(h.spool())
 	if n, reason := h.w.protect.owed(); n > 0 {
 		add(health.Condition{Part: "quarantine", State: health.Degraded, Code: health.QuarantineWaiting, Detail: fmt.Sprint(n), Reason: fmt.Sprintf("%d malicious files are blocked where they are and could not be put into quarantine: %s", n, reason),
@@ -225,7 +228,13 @@ func (h *healthKeeper) realTime(r *health.Report, now policy.Effective) health.C
 	switch {
 	case h.w.realtime == nil:
 		c.Code, c.Detail = health.RealTimeMissing, h.w.rtError.Error()
-		c.Reason, c.Remedy = h.w.rtError.Error(), "run the agent as root on Linux"
+		c.Reason, c.Remedy = h.w.rtError.Error(), "see the agent's log"
+		switch fault.KindOf(h.w.rtError) {
+		case fault.NeedsRoot:
+			c.Code, c.Remedy = health.NeedsRoot, "run the agent as root: as a service, or with sudo"
+		case fault.Unsupported:
+			c.Remedy = "use Linux 5.10 or later with fanotify permission events; scans on request work here too"
+		}
 		if now.Licensed {
 			c.State = health.Failed
 		}
@@ -238,6 +247,8 @@ func (h *healthKeeper) realTime(r *health.Report, now policy.Effective) health.C
 		c.Code, c.Detail = health.PartlyMarked, markError.Error()
 		c.State, c.Reason, c.Remedy = health.Degraded, "not every filesystem could be marked: "+markError.Error(), "look at the agent's log"
 		r.RealTimeEnabled = block+watch > 0
+	case len(marks) == 0 && len(wantedMarks(now)) == 0:
+		c.Reason, c.Code = "no filesystem of this host is to be protected", health.SwitchedOff
 	case len(marks) == 0:
 		c.State, c.Reason, c.Code = health.Starting, "filesystems are being marked", health.Marking
 	default:
@@ -250,16 +261,26 @@ func (h *healthKeeper) realTime(r *health.Report, now policy.Effective) health.C
 	return c
 }
 
+// scannerSilent is for how long the scanner may give no sign of life until it
+// is said so: more than one sign has not come.
+const scannerSilent = 900 * time.Millisecond
+
 func (h *healthKeeper) scanner() health.Condition {
 	s := h.w.scanner.Status()
+	c := health.Condition{Part: "scanner", State: health.OK}
 	switch {
+	case !s.Up && s.Problem == "" && !h.w.keepScanner():
+		// It is started for a scan, and ends with it.
+		c.Code, c.Reason = health.EngineResting, "the engine is loaded when something is scanned: there is no real-time protection now"
 	case !s.Up:
-		return health.Condition{Part: "scanner", State: health.Starting, Reason: cmp.Or(s.Problem, "it is being started"), Code: health.ScannerStarting, Detail: s.Problem}
+		c.State, c.Code, c.Detail, c.Reason = health.Starting, health.ScannerStarting, s.Problem, cmp.Or(s.Problem, "it is being started")
+	case s.Silent > scannerSilent:
+		c.State, c.Code, c.Reason = health.Degraded, health.ScannerSilent, "it gives no sign of life; opens go on unjudged after their deadline"
+		c.Remedy = "it is replaced after a few seconds"
 	case !s.Confined():
-		return health.Condition{Part: "scanner", State: health.OK, Reason: s.Problem, Remedy: "its sandbox is not complete on this kernel", Code: health.SandboxIncomplete, Detail: s.Problem}
-	default:
-		return health.Condition{Part: "scanner", State: health.OK}
+		c.Code, c.Detail, c.Reason, c.Remedy = health.SandboxIncomplete, s.Problem, s.Problem, "its sandbox is not complete on this kernel"
 	}
+	return c
 }
 
 func (h *healthKeeper) sensors(now policy.Effective) []health.Condition {
@@ -274,33 +295,15 @@ func (h *healthKeeper) sensors(now policy.Effective) []health.Condition {
 	return s.Status().Conditions(h.w.started)
 }
 
-func linkCondition(s link.State) health.Condition {
-	c := health.Condition{Part: "link", State: health.OK, Since: s.Since.UTC(), Reason: s.Server}
-	switch {
-	case s.Connected && s.Skew.Abs() > 5*time.Minute:
-		c.Code, c.Detail = health.ClockOff, s.Skew.Abs().Round(time.Second).String()
-		c.State, c.Reason, c.Remedy = health.Degraded, fmt.Sprintf("this machine's clock is %s away from the control plane's", s.Skew.Abs().Round(time.Second)), "set the clock right"
-	case s.Connected:
-	case !s.Enrolled:
-		c.State, c.Reason, c.Code = health.Off, "this device is not enrolled", health.NotEnrolled
-	case s.Error == nil:
-		c.State, c.Reason, c.Code, c.Detail = health.Starting, "connecting to "+s.Server, health.Connecting, s.Server
-	case fault.Is(s.Error, fault.Unauthentic):
-		c.Code, c.Detail = health.IdentityRefused, s.Error.Error()
-		c.State, c.Reason, c.Remedy = health.Failed, s.Error.Error(), "enrol again with a new join token: komainu enrol --force TOKEN"
-	default:
-		// Protection goes on and events wait in the spool: not the host's fault.
-		c.Code, c.Detail = health.NoConnection, s.Error.Error()
-		c.State, c.Reason, c.Remedy = health.Starting, "no connection: "+s.Error.Error(), "events are kept and sent later; see komainu connectivity test"
-	}
-	return c
-}
-
 func (h *healthKeeper) spool() health.Condition {
 	c := health.Condition{Part: "spool", State: health.OK}
-	if err := h.w.record.events.Stats().Err; err != nil {
+	if err := cmp.Or(h.w.record.events.Stats().Err, h.w.record.findings.Stats().Err); err != nil {
 		c.Code, c.Detail = health.SpoolInMemory, err.Error()
 		c.State, c.Reason, c.Remedy = health.Degraded, "events wait in memory: "+err.Error(), "free space on the disk of "+h.w.cfg.State
+	}
+	if err := h.w.record.numbers.Unnoted(); err != nil && c.State == health.OK {
+		c.State, c.Code, c.Detail, c.Reason = health.Degraded, health.EpochNotNoted, err.Error(), "the epoch of event numbers is not on disk: "+err.Error()
+		c.Remedy = "free space on the disk of " + h.w.cfg.State
 	}
 	if lost := h.w.record.lost.Load(); lost > 0 {
 		c.Remedy = fmt.Sprintf("%d records were dropped since the start", lost)

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -38,12 +39,14 @@ type worker struct {
 	record   *recorder
 	tree     *proctree.Tree
 	protect  *protector
-	scanner  *scan.Process
+	scanner  *scan.Process    // for who waits for an open
+	scanning *scan.Process    // for scans on request, which nobody's open waits for
 	realtime *realtime.Handle // nil without a guardian
 	rtError  error            // why there is none
 	jobs     *ondemand.Runner
 	link     *link.Link
 	health   *healthKeeper
+	filter   sensorFilter
 
 	device  atomic.Pointer[link.Identity]
 	sensor  atomic.Pointer[sensor.Sensor]
@@ -70,7 +73,7 @@ func runWorker(ctx context.Context, cfg Config) error {
 	}
 	defer w.record.Close()
 	w.tree = proctree.New(proctree.Limits{})
-	w.scanner = scan.NewProcess(scan.Config{Command: func() *exec.Cmd { return roleCommand("scanner") }, Nice: 0, Log: w.log.With("component", "scan")})
+	w.openScanners()
 	if err := w.openProtection(); err != nil {
 		return err
 	}
@@ -88,6 +91,7 @@ func runWorker(ctx context.Context, cfg Config) error {
 	keep := func(name string, run func(context.Context) error) { parts.Go(func() { w.keep(ctx, name, run) }) }
 	keep("recorder", w.record.Run)
 	keep("scanner", w.scanner.Run)
+	keep("scanning", w.scanning.Run)
 	keep("sensor", w.runSensor)
 	keep("ondemand", w.jobs.Run)
 	keep("link", w.link.Run)
@@ -179,11 +183,29 @@ func (w *worker) openRecorder() error {
 		return err
 	}
 	w.record = &recorder{log: w.log.With("component", "recorder"), device: w.deviceID, numbers: numbers}
+	if err := numbers.Unnoted(); err != nil {
+		w.log.Warn("the epoch of event numbers could not be noted; it is tried again", "error", err)
+	}
 	if w.record.events, err = spool.Open(w.cfg.path("spool/events"), spool.Limits{}); err != nil {
 		return err
 	}
 	w.record.findings, err = spool.Open(w.cfg.path("spool/findings"), spool.Limits{Bytes: 64 << 20})
 	return err
+}
+
+// scannerIdle is how long a scanner that nothing needs waits for another file.
+const scannerIdle = 5 * time.Second
+
+// keepScanner reports whether somebody may come who must not wait for the
+// start of the scanner. Without real-time protection it runs for scans only.
+func (w *worker) keepScanner() bool { return w.realtime != nil && w.settings.Now().RealTimeOn() }
+
+// openScanners makes two of them: a scan of the whole host keeps its scanner
+// busy for hours, and an open must not wait behind its files.
+func (w *worker) openScanners() {
+	command := func() *exec.Cmd { return roleCommand("scanner") }
+	w.scanner = scan.NewProcess(scan.Config{Command: command, Idle: scannerIdle, Keep: w.keepScanner, Log: w.log.With("component", "scan")})
+	w.scanning = scan.NewProcess(scan.Config{Command: command, Idle: scannerIdle, Nice: 10, Log: w.log.With("component", "scan", "for", "scans on request")})
 }
 
 func (w *worker) openProtection() error {
@@ -198,16 +220,18 @@ func (w *worker) openProtection() error {
 	w.protect = &protector{log: w.log.With("component", "protect"), scanner: w.scanner, store: store, history: history, record: w.record,
 		who: w.processes, known: map[realtime.Stamp]time.Time{}}
 	if w.realtime, w.rtError = realtime.Attach(w.log.With("component", "realtime")); w.rtError != nil {
+		w.rtError = cmp.Or(w.cfg.NoGuardian, w.rtError)
 		w.log.Warn("no real-time protection", "error", w.rtError)
 	}
 	w.settings.Watch(func(e policy.Effective) {
 		w.record.licensed.Store(e.Licensed)
 		w.protect.settingsChanged(e)
+		w.filter.settingsChanged(e)
 		poke(w.wakeup)
 	})
 	w.jobs, err = ondemand.New(ondemand.Config{
 		Scan: func(ctx context.Context, f *os.File) (finding.Verdict, error) {
-			return w.scanner.Scan(ctx, f, scan.Options{SkipArchives: !w.settings.Now().ScanArchives})
+			return w.scanning.Scan(ctx, f, scan.Options{SkipArchives: !w.settings.Now().ScanArchives})
 		},
 		Found:    w.protect.found,
 		Settings: w.settings.Now,
@@ -258,6 +282,7 @@ func (w *worker) openLink() {
 		Sources:       []link.Source{source(w.record.findings), source(w.record.events)},
 		PolicyVersion: func() uint64 { return w.settings.Now().Version },
 		ApplyPolicy:   w.applyPolicy,
+		Claim:         (&claimer{file: w.cfg.path("spool/owner"), discard: w.discard}).Claim,
 		Health: func() []byte {
 			report := w.health.report()
 			b, err := json.Marshal(&report)
@@ -271,6 +296,13 @@ func (w *worker) openLink() {
 		},
 		Log: w.log.With("component", "link"),
 	})
+}
+
+// discard removes what waits for a former environment.
+func (w *worker) discard() error {
+	w.log.Warn("the device has moved to another environment; events and findings that wait for the former one are removed",
+		"count", w.record.events.Stats().Waiting+w.record.findings.Stats().Waiting)
+	return w.record.Discard()
 }
 
 func (w *worker) applyPolicy(signed policy.Signed) (uint64, error) {
@@ -324,8 +356,12 @@ func (w *worker) sense(ctx context.Context, now policy.Effective) error {
 		})
 		cancel()
 	})
+	watching.Go(func() { followMounts(ctx, localMounts, s.SetFilesystems) })
 	err = s.Run(ctx, func(ev *event.Event) {
 		w.tree.Apply(ev)
+		if w.filter.Excludes(ev) {
+			return
+		}
 		found := engine.Observe(ev)
 		if !sensor.IsFork(ev) {
 			w.record.Event(ev)
@@ -335,6 +371,23 @@ func (w *worker) sense(ctx context.Context, now policy.Effective) error {
 		}
 	})
 	return errors.Join(err, s.Close())
+}
+
+// followMounts hands on the mount points whenever they have changed.
+func followMounts(ctx context.Context, mounts func() []string, changed func([]string)) {
+	tick := time.NewTicker(2 * time.Second)
+	defer tick.Stop()
+	for have := mounts(); ; {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		if now := mounts(); !slices.Equal(have, now) {
+			have = now
+			changed(have)
+		}
+	}
 }
 
 // awaitChange returns when the settings answer, or ctx ends.
@@ -355,7 +408,7 @@ func (w *worker) awaitChange(ctx context.Context, changed func(policy.Effective)
 
 // own reports whether a process belongs to this agent.
 func (w *worker) own(pid event.PID) bool {
-	return int(pid) == os.Getpid() || int(pid) == os.Getppid() && w.realtime != nil || int(pid) == w.scanner.Status().PID
+	return int(pid) == os.Getpid() || int(pid) == os.Getppid() && w.realtime != nil || int(pid) == w.scanner.Status().PID || int(pid) == w.scanning.Status().PID
 }
 
 // behaviour tells of what a rule has found.
@@ -385,12 +438,10 @@ func (w *worker) runMarks(ctx context.Context) error {
 	defer tick.Stop()
 	var have []realtime.Mark
 	known := false
-	var exclusions []policy.Exclusion
-	var allowed []string
+	var judged judgedBy
 	for {
-		if pid := w.scanner.Status().PID; pid != 0 {
-			w.realtime.OwnPID(0, pid)
-		}
+		w.realtime.OwnPID(0, w.scanner.Status().PID)
+		w.realtime.OwnPID(1, w.scanning.Status().PID)
 		now := w.settings.Now()
 		want := wantedMarks(now)
 		if !known || !slices.Equal(have, want) {
@@ -404,13 +455,10 @@ func (w *worker) runMarks(ctx context.Context) error {
 			}
 			have, known = want, true
 			w.health.marked(have)
-			if s := w.sensor.Load(); s != nil {
-				s.SetFilesystems(localMounts())
-			}
 			w.health.changed()
 		}
-		if !slices.Equal(exclusions, now.Exclusions) || !slices.Equal(allowed, now.AllowedThreats) {
-			exclusions, allowed = now.Exclusions, now.AllowedThreats
+		if next := judgedByOf(now); !judged.same(next) {
+			judged = next
 			if err := w.realtime.Invalidate(); err != nil {
 				return err
 			}
@@ -422,6 +470,22 @@ func (w *worker) runMarks(ctx context.Context) error {
 		case <-tick.C:
 		}
 	}
+}
+
+// judgedBy are the settings that verdicts rest on: what was remembered by
+// others is forgotten.
+type judgedBy struct {
+	exclusions   []policy.Exclusion
+	allowed      []string
+	scanArchives bool
+}
+
+func judgedByOf(e policy.Effective) judgedBy {
+	return judgedBy{e.Exclusions, e.AllowedThreats, e.ScanArchives}
+}
+
+func (j judgedBy) same(k judgedBy) bool {
+	return slices.Equal(j.exclusions, k.exclusions) && slices.Equal(j.allowed, k.allowed) && j.scanArchives == k.scanArchives
 }
 
 // wantedMarks returns the filesystems to mark, with their modes.

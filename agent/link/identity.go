@@ -73,6 +73,10 @@ type Identity struct {
 	NotAfter     time.Time         `json:"notAfter"`
 }
 
+// Authority names the control plane that gave the identity: the hash of its
+// CA's key.
+func (id Identity) Authority() string { return caPin([]byte(id.CA)) }
+
 // identityFile holds all of it, so that it is replaced in one step: a new
 // certificate with an old key would lock the device out.
 const identityFile = "identity.json"

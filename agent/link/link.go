@@ -47,10 +47,13 @@ type Config struct {
 	Sources       []Source // each is sent in order, and beside the others
 	PolicyVersion func() uint64
 	ApplyPolicy   func(policy.Signed) (version uint64, err error)
-	Health        func() []byte // health.Report as JSON
-	Counts        func() (waiting, lost uint64)
-	Log           *slog.Logger
-	Now           func() time.Time // time.Now when nil
+	// Claim is told whose records the next session is for, before any is sent.
+	// When it fails there is no session. Nil claims nothing.
+	Claim  func(Identity) error
+	Health func() []byte // health.Report as JSON
+	Counts func() (waiting, lost uint64)
+	Log    *slog.Logger
+	Now    func() time.Time // time.Now when nil
 	// Silence of the control plane after which the connection counts as broken;
 	// it is pinged three times in it. 45 s when zero.
 	Silence time.Duration
@@ -64,10 +67,12 @@ type State struct {
 	Server    string
 	Error     error         // why it is not connected, nil before the first try
 	Skew      time.Duration // this clock minus the control plane's, 0 before the first welcome
-	NotAfter  time.Time     // of the certificate
+	NotAfter  time.Time     // of the certificate, by the control plane's clock
 	Renewal   error         // why the certificate could not be renewed, nil when it could
 	RTT       time.Duration // of the last ping, 0 before the first
 	Protocol  int           // that the control plane speaks, 0 before the first welcome
+
+	device event.DeviceID // that all this is about
 }
 
 // Link is the session with the control plane. It is safe for concurrent use.
@@ -237,10 +242,20 @@ func (l *Link) session(ctx context.Context) error {
 	refusedBefore := fault.Is(l.State().Error, fault.Unauthentic)
 	id, err := Load(l.cfg.Dir)
 	if err != nil {
-		l.set(func(s *State) { s.Enrolled = false })
+		l.set(func(s *State) { s.Enrolled = !errors.Is(err, errNotEnrolled) })
 		return err
 	}
-	l.set(func(s *State) { s.Enrolled, s.Server, s.NotAfter = true, id.Server, id.NotAfter })
+	l.set(func(s *State) {
+		if s.device != id.Device {
+			s.Renewal = nil // it was about another certificate
+		}
+		s.Enrolled, s.Server, s.NotAfter, s.device = true, id.Server, id.NotAfter, id.Device
+	})
+	if l.cfg.Claim != nil {
+		if err := l.cfg.Claim(id); err != nil {
+			return err
+		}
+	}
 	if l.after(id.NotAfter) || refusedBefore {
 		// With an expired certificate there is nothing to connect with. That it
 		// has expired may be hidden by a clock that is off: then a refusal tells.
