@@ -66,6 +66,8 @@ func dispatch(ctx context.Context, args []string, out io.Writer) error {
 		return realtime.RunBroker(ctx, log)
 	case "scanner":
 		return scan.Serve(os.NewFile(scan.Socket, "socket"))
+	case "exercise":
+		return runExercise(args[1:], os.Stdin, out)
 	case "worker":
 		return runWorker(ctx, configOfRole())
 	default:

@@ -17,6 +17,7 @@ import (
 	"komainu/agent/quarantine"
 	"komainu/agent/realtime"
 	"komainu/agent/scan"
+	"komainu/agent/selftest"
 	"komainu/event"
 	"komainu/finding"
 	"komainu/policy"
@@ -31,6 +32,7 @@ type protector struct {
 	store   *quarantine.Store
 	history *quarantine.History
 	record  *recorder
+	tests   *selftest.Runner // is told of what is judged
 	// who describes the process that had a pid, with its ancestors nearest
 	// first.
 	who func(pid event.PID) []event.Process
@@ -64,9 +66,12 @@ func (p *protector) Judge(ctx context.Context, o realtime.Open) realtime.Decisio
 		return realtime.Decision{}
 	}
 	tree := p.who(o.PID)
-	if _, excluded := p.matcher.Load().Match(o.Path, processPath(tree)); excluded {
+	x, excluded := p.matcher.Load().Match(o.Path, processPath(tree))
+	if excluded {
+		p.tests.Opened(o.Path, &x)
 		return realtime.Decision{} // not remembered: the next opener may be no excluded process
 	}
+	p.tests.Opened(o.Path, nil)
 	v, err := p.scanner.Scan(ctx, o.File, scan.Options{Budget: scanBudget, SkipArchives: !p.now.Load().ScanArchives})
 	if err != nil {
 		p.log.Warn("a file could not be scanned", "path", o.Path, "error", err)

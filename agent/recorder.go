@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"komainu/agent/selftest"
 	"komainu/agent/spool"
 	"komainu/event"
 	"komainu/finding"
@@ -22,6 +23,7 @@ import (
 // It is safe for concurrent use. Recording never waits for the network.
 type recorder struct {
 	log       *slog.Logger
+	tests     *selftest.Runner // is told of findings
 	device    func() event.DeviceID
 	numbers   *spool.Numbers
 	events    *spool.Spool
@@ -72,6 +74,7 @@ func (r *recorder) Finding(f *finding.Finding) {
 		return
 	}
 	f.Device = r.device()
+	r.tests.Found(f)
 	data, err := wire.EncodeFinding(f)
 	for err != nil && len(f.Events) > 0 {
 		// Too large: the fewer events the better than no finding.
@@ -79,6 +82,7 @@ func (r *recorder) Finding(f *finding.Finding) {
 		data, err = wire.EncodeFinding(f)
 	}
 	if err == nil {
+		r.tests.Recorded(f.ID, data)
 		err = r.findings.Append(0, data)
 	}
 	if err == nil {

@@ -23,6 +23,7 @@ import (
 	"komainu/agent/realtime"
 	"komainu/agent/rules"
 	"komainu/agent/scan"
+	"komainu/agent/selftest"
 	"komainu/agent/sensor"
 	"komainu/agent/spool"
 	"komainu/event"
@@ -46,6 +47,7 @@ type worker struct {
 	jobs     *ondemand.Runner
 	link     *link.Link
 	health   *healthKeeper
+	tests    *selftest.Runner
 	filter   sensorFilter
 
 	device  atomic.Pointer[link.Identity]
@@ -77,6 +79,7 @@ func runWorker(ctx context.Context, cfg Config) error {
 	if err := w.openProtection(); err != nil {
 		return err
 	}
+	w.openTests()
 	w.openLink()
 	w.health = newHealthKeeper(w)
 	api, err := localapi.Open(localapi.Config{Path: cfg.Socket, Version: Version, Backend: w.backend(), Log: w.log.With("component", "localapi")})
@@ -279,10 +282,11 @@ func (w *worker) openLink() {
 	}
 	w.link = link.New(link.Config{
 		Dir: w.cfg.State, Facts: hostFacts, Epoch: w.record.numbers.Epoch(),
-		Sources:       []link.Source{source(w.record.findings), source(w.record.events)},
+		Sources:       []link.Source{watched(source(w.record.findings), w.tests), source(w.record.events)},
 		PolicyVersion: func() uint64 { return w.settings.Now().Version },
 		ApplyPolicy:   w.applyPolicy,
 		Claim:         (&claimer{file: w.cfg.path("spool/owner"), discard: w.discard}).Claim,
+		Test:          w.beginTest, TestStages: w.tests.Answer,
 		Health: func() []byte {
 			report := w.health.report()
 			b, err := json.Marshal(&report)
@@ -359,6 +363,7 @@ func (w *worker) sense(ctx context.Context, now policy.Effective) error {
 	watching.Go(func() { followMounts(ctx, localMounts, s.SetFilesystems) })
 	err = s.Run(ctx, func(ev *event.Event) {
 		w.tree.Apply(ev)
+		w.observed(ev)
 		if w.filter.Excludes(ev) {
 			return
 		}

@@ -16,6 +16,7 @@ import (
 	"sync"
 	"time"
 
+	"komainu/drill"
 	"komainu/event"
 	"komainu/fault"
 	"komainu/policy"
@@ -51,9 +52,13 @@ type Config struct {
 	// When it fails there is no session. Nil claims nothing.
 	Claim  func(Identity) error
 	Health func() []byte // health.Report as JSON
-	Counts func() (waiting, lost uint64)
-	Log    *slog.Logger
-	Now    func() time.Time // time.Now when nil
+	// Test begins a detection test, and TestStages takes what the control plane
+	// says of one. Nil when the agent has none.
+	Test       func(wire.DetectionTest) error
+	TestStages func(run string, stages []drill.Stage)
+	Counts     func() (waiting, lost uint64)
+	Log        *slog.Logger
+	Now        func() time.Time // time.Now when nil
 	// Silence of the control plane after which the connection counts as broken;
 	// it is pinged three times in it. 45 s when zero.
 	Silence time.Duration
@@ -80,6 +85,7 @@ type Link struct {
 	cfg  Config
 	beat chan struct{}
 	wake chan struct{} // enrolled anew: do not wait
+	test chan struct{} // something is in tests
 
 	// tickets resume TLS sessions. A resumed session shows the certificate that
 	// it began with, so they are for this certificate only. Used by Run alone.
@@ -87,6 +93,7 @@ type Link struct {
 	certificate string
 
 	mu    sync.Mutex
+	tests map[string]drill.Run // reports that were not sent yet, the last of each run
 	state State
 	told  time.Time // the control plane's time at the last welcome
 	heard time.Time // when that was, for the monotonic clock in it
@@ -117,8 +124,8 @@ func New(cfg Config) *Link {
 		cfg.Silence = silence
 	}
 	return &Link{
-		cfg: cfg, beat: make(chan struct{}, 1), wake: make(chan struct{}, 1),
-		state: State{Since: cfg.Now()},
+		cfg: cfg, beat: make(chan struct{}, 1), wake: make(chan struct{}, 1), test: make(chan struct{}, 1),
+		tests: map[string]drill.Run{}, state: State{Since: cfg.Now()},
 	}
 }
 

@@ -71,6 +71,7 @@ func (s *session) run(ctx context.Context) error {
 		}
 		parts.Go(func() { s.keepAlive() })
 		parts.Go(func() { s.renewals(ctx) })
+		parts.Go(func() { s.tests() })
 		for _, source := range s.l.cfg.Sources {
 			parts.Go(func() { s.pump(ctx, source) })
 		}
@@ -213,6 +214,11 @@ func (s *session) take(m wire.Message) error {
 		return s.send(result)
 	case *wire.Command:
 		return s.command(m)
+	case *wire.TestStages:
+		if s.l.cfg.TestStages != nil {
+			s.l.cfg.TestStages(m.Run, m.Stages)
+		}
+		return nil
 	case *wire.Goodbye:
 		return fault.New(fault.ParseKind(m.Kind), "the control plane ends the session: %s", m.Message)
 	default:
@@ -258,6 +264,10 @@ func (s *session) command(c *wire.Command) error {
 			return nil // answered when it has ended
 		default:
 			r.Error = "the certificate is being renewed already"
+		}
+	case wire.CommandTest:
+		if err := s.l.begin(c.Test); err != nil {
+			r.Error = err.Error()
 		}
 	default:
 		r.Error = fmt.Sprintf("no command %q", c.Name)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"io"
 
+	"komainu/drill"
 	"komainu/health"
 	"komainu/policy"
 )
@@ -28,6 +29,7 @@ type Backend struct {
 	Enrolment    Enrolment
 	Definitions  Definitions
 	Diagnostics  Diagnostics
+	Tests        Tests
 }
 
 // Health tells the state of the agent.
@@ -150,4 +152,13 @@ type Diagnostics interface {
 	// WriteDiagnostics writes a zip without keys, tokens or contents of
 	// scanned files. An error after the first byte breaks the download off.
 	WriteDiagnostics(ctx context.Context, w io.Writer) error
+}
+
+// Tests runs detection tests.
+type Tests interface {
+	// RunTest runs a test and yields its state now and after every change until
+	// it has ended. The run goes on when the caller goes away. Errors:
+	// fault.NotFound for a test that there is none of, fault.Conflict while
+	// another one runs, fault.Invalid for a folder that is none.
+	RunTest(ctx context.Context, req TestRequest, yield func(drill.Run) error) error
 }

@@ -243,7 +243,12 @@ func exchange[T any](ctx context.Context, c *Client, method, path string, body a
 // follow reads a stream until it ends. A stream that ends without saying so
 // was cut: the agent went away.
 func follow[T any](ctx context.Context, c *Client, path string, each func(T) error) error {
-	resp, err := c.do(ctx, http.MethodGet, path, nil)
+	return followRequest(ctx, c, http.MethodGet, path, nil, each)
+}
+
+// followRequest is follow for a stream that a request with a body begins.
+func followRequest[T any](ctx context.Context, c *Client, method, path string, body any, each func(T) error) error {
+	resp, err := c.do(ctx, method, path, body)
 	if err != nil {
 		return err
 	}

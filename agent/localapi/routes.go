@@ -9,6 +9,7 @@ import (
 	"unicode"
 	"unicode/utf8"
 
+	"komainu/drill"
 	"komainu/fault"
 	"komainu/policy"
 )
@@ -59,6 +60,8 @@ func (s *Server) routes() []route {
 		{"POST /v1/enrolment", admins, s.enrol},
 		{"POST /v1/definitions/update", admins, s.updateDefinitions},
 		{"GET /v1/diagnostics", admins, s.diagnostics},
+		{"GET /v1/tests", everybody, func(c *call) error { return c.answer(list(drill.Scenarios()), nil) }},
+		{"POST /v1/tests", admins, s.runTest},
 	}
 }
 

@@ -15,10 +15,18 @@ import (
 // What the parts of the agent tell. Each of these is on a busy path, so that
 // without a run they cost one load.
 
+// current returns the run under way, nil without one. A nil Runner has none.
+func (r *Runner) current() *run {
+	if r == nil {
+		return nil
+	}
+	return r.active.Load()
+}
+
 // Opened is told of every file that real-time protection judges, and of the
 // exclusion that keeps it out, nil without one.
 func (r *Runner) Opened(path string, x *policy.Exclusion) {
-	u := r.active.Load()
+	u := r.current()
 	if u == nil || !u.holds(path) {
 		return
 	}
@@ -33,7 +41,7 @@ func (r *Runner) Opened(path string, x *policy.Exclusion) {
 // Observed is told of every event of the sensor. ancestors returns who started
 // a process.
 func (r *Runner) Observed(ev *event.Event, ancestors func(event.ProcessKey) []event.Process) {
-	u := r.active.Load()
+	u := r.current()
 	if u == nil || !u.scenario.Behavior {
 		return
 	}
@@ -57,7 +65,7 @@ func (r *Runner) Observed(ev *event.Event, ancestors func(event.ProcessKey) []ev
 // Found is told of every finding before it is recorded. One that this run has
 // made is marked as a test.
 func (r *Runner) Found(f *finding.Finding) {
-	u := r.active.Load()
+	u := r.current()
 	if u == nil || !u.made(f) {
 		return
 	}
@@ -72,7 +80,7 @@ func (r *Runner) Found(f *finding.Finding) {
 
 // Recorded is told of what a finding became in the spool.
 func (r *Runner) Recorded(id finding.ID, record []byte) {
-	u := r.active.Load()
+	u := r.current()
 	if u == nil {
 		return
 	}
@@ -85,7 +93,7 @@ func (r *Runner) Recorded(id finding.ID, record []byte) {
 
 // Handed is told of what the link takes from the spool of findings.
 func (r *Runner) Handed(first uint64, records [][]byte) {
-	u := r.active.Load()
+	u := r.current()
 	if u == nil {
 		return
 	}
@@ -107,7 +115,7 @@ func (r *Runner) Handed(first uint64, records [][]byte) {
 
 // Acknowledged is told of what the control plane has of the spool of findings.
 func (r *Runner) Acknowledged(upTo uint64) {
-	u := r.active.Load()
+	u := r.current()
 	if u == nil {
 		return
 	}
@@ -121,7 +129,7 @@ func (r *Runner) Acknowledged(upTo uint64) {
 
 // Answer takes the stages of the control plane.
 func (r *Runner) Answer(id string, stages []drill.Stage) {
-	u := r.active.Load()
+	u := r.current()
 	if u == nil {
 		return
 	}

@@ -96,13 +96,13 @@ type run struct {
 
 	mu       sync.Mutex
 	state    drill.Run
-	folder   string         // "" until it is made
-	process  event.PID      // of the scenario's process, 0 until it was started
-	hit      *drill.Reason  // what held the agent back, as it was observed
-	verdict  finding.State  // of the finding
-	record   []byte         // the finding as it was spooled
-	position uint64         // of the record, once it was handed to the link
-	answered bool           // the control plane has answered
+	folder   string        // "" until it is made
+	process  event.PID     // of the scenario's process, 0 until it was started
+	hit      *drill.Reason // what held the agent back, as it was observed
+	verdict  finding.State // of the finding
+	record   []byte        // the finding as it was spooled
+	position uint64        // of the record, once it was handed to the link
+	answered bool          // the control plane has answered
 	more     chan struct{} // closed and replaced when the state has changed
 }
 
