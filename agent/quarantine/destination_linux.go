@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -18,7 +19,8 @@ type destination struct {
 	folder string
 	follow bool // symbolic links on the way are the caller's wish
 	fd     int
-	tmp    string
+	file   int    // that was created
+	tmp    string // its name, "" if it has none yet
 }
 
 func (d *destination) open() error {
@@ -61,29 +63,28 @@ func openWithoutLinks(path string, flags int) (int, error) {
 	return fd, nil
 }
 
-// create makes a file that only this user can read.
+// create makes a file that only this user can read. It has no name yet, where
+// the filesystem can do that: if the agent is killed, nothing is left of it.
 func (d *destination) create() (*os.File, error) {
-	d.tmp = ".komainu-" + rand.Text()
-	fd, err := unix.Openat(d.fd, d.tmp, unix.O_RDWR|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
+	const flags = unix.O_RDWR | unix.O_NOFOLLOW | unix.O_CLOEXEC
+	fd, err := unix.Openat(d.fd, ".", unix.O_TMPFILE|flags, 0o600)
+	if errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EISDIR) || errors.Is(err, unix.EINVAL) {
+		d.tmp = ".komainu-" + rand.Text()
+		fd, err = unix.Openat(d.fd, d.tmp, unix.O_CREAT|unix.O_EXCL|flags, 0o600)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("restore into %s: %w", d.folder, err)
 	}
-	return os.NewFile(uintptr(fd), d.tmp), nil
+	d.file = fd
+	return os.NewFile(uintptr(fd), d.folder), nil
 }
 
 // commit gives the file its name, unless something has it.
 func (d *destination) commit(name string) error {
-	err := unix.Renameat2(d.fd, d.tmp, d.fd, name, unix.RENAME_NOREPLACE)
-	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOSYS) {
-		// This filesystem cannot; a link does not replace anything either.
-		if err = unix.Linkat(d.fd, d.tmp, d.fd, name, 0); err == nil {
-			err = unix.Unlinkat(d.fd, d.tmp, 0)
+	if err := d.give(name); err != nil {
+		if errors.Is(err, unix.EEXIST) {
+			return fault.New(fault.Conflict, "%s exists; move it away, or restore into another folder with --destination-path", filepath.Join(d.folder, name))
 		}
-	}
-	if errors.Is(err, unix.EEXIST) {
-		return fault.New(fault.Conflict, "%s exists; move it away, or restore into another folder with --destination-path", filepath.Join(d.folder, name))
-	}
-	if err != nil {
 		return fmt.Errorf("restore %s: %w", name, err)
 	}
 	// The object goes next: the name has to be on the disk before.
@@ -95,6 +96,24 @@ func (d *destination) commit(name string) error {
 	return unix.Close(folder)
 }
 
-func (d *destination) discard() { _ = unix.Unlinkat(d.fd, d.tmp, 0) }
+func (d *destination) give(name string) error {
+	if d.tmp == "" {
+		return unix.Linkat(unix.AT_FDCWD, "/proc/self/fd/"+strconv.Itoa(d.file), d.fd, name, unix.AT_SYMLINK_FOLLOW)
+	}
+	err := unix.Renameat2(d.fd, d.tmp, d.fd, name, unix.RENAME_NOREPLACE)
+	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOSYS) {
+		// This filesystem cannot; a link does not replace anything either.
+		if err = unix.Linkat(d.fd, d.tmp, d.fd, name, 0); err == nil {
+			err = unix.Unlinkat(d.fd, d.tmp, 0)
+		}
+	}
+	return err
+}
+
+func (d *destination) discard() {
+	if d.tmp != "" {
+		_ = unix.Unlinkat(d.fd, d.tmp, 0)
+	}
+}
 
 func (d *destination) close() { _ = unix.Close(d.fd) }

@@ -47,7 +47,7 @@ type History struct {
 	limits HistoryLimits
 
 	mu    sync.Mutex
-	f     *os.File
+	f     *os.File // nil while what is on disk is not what is here
 	items map[finding.ID]Threat
 	lines int
 
@@ -58,7 +58,9 @@ type History struct {
 // opened. They are gone: the file was written anew.
 func (h *History) Damaged() int { return h.damaged }
 
-// OpenHistory reads the history, drops what is too old, and writes it anew.
+// OpenHistory reads the history, drops what is too old, and writes it anew. A
+// full disk is no reason to protect nothing: what cannot be written then is
+// kept in memory, and written with the next entry that can be.
 func OpenHistory(file string, l HistoryLimits) (*History, error) {
 	if l.Items == 0 {
 		l.Items = 10_000
@@ -72,7 +74,22 @@ func OpenHistory(file string, l HistoryLimits) (*History, error) {
 		return nil, fmt.Errorf("open history: %w", err)
 	}
 	h.read(text)
-	return h, h.compact()
+	if err := full(h.compact()); err != nil && !fault.Is(err, fault.Exhausted) {
+		return nil, fmt.Errorf("open history: %w", err)
+	}
+	return h, nil
+}
+
+// Covers reports whether something that was found at a time has to be in the
+// history: what is older, or beyond the number that is kept, was forgotten.
+func (h *History) Covers(at time.Time) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if at.Before(time.Now().Add(-h.limits.Age)) {
+		return false
+	}
+	list := h.sorted()
+	return len(list) < h.limits.Items || at.After(list[len(list)-1].Time)
 }
 
 // maxLine bounds a line: paths and reasons are bounded where they come from.
@@ -107,16 +124,19 @@ func (h *History) compact() error {
 		}
 		b.Write(append(line, '\n'))
 	}
+	if h.f != nil {
+		_ = h.f.Close()
+		h.f = nil
+	}
 	if err := atomicfile.Write(h.file, b.Bytes(), 0o600); err != nil {
 		return err
 	}
-	if h.f != nil {
-		_ = h.f.Close()
+	f, err := os.OpenFile(h.file, os.O_WRONLY|os.O_APPEND, 0o600)
+	if err != nil {
+		return err
 	}
-	var err error
-	h.f, err = os.OpenFile(h.file, os.O_WRONLY|os.O_APPEND, 0o600)
-	h.lines = len(h.items)
-	return err
+	h.f, h.lines = f, len(h.items)
+	return nil
 }
 
 func (h *History) sorted() []Threat {
@@ -150,10 +170,13 @@ func (h *History) put(t Threat) error {
 	}
 	h.items[t.ID] = t
 	h.lines++
-	if h.lines > 2*h.limits.Items || len(h.items) > h.limits.Items+h.limits.Items/10 {
-		return h.compact()
+	// Without a file, something in memory is not on disk: all of it is written.
+	if h.f == nil || h.lines > 2*h.limits.Items || len(h.items) > h.limits.Items+h.limits.Items/10 {
+		return full(h.compact())
 	}
 	if _, err := h.f.Write(append(line, '\n')); err != nil {
+		_ = h.f.Close() // it may end in half a line
+		h.f = nil
 		return full(err)
 	}
 	return nil

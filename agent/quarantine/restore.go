@@ -54,15 +54,16 @@ func (s *Store) Restore(ctx context.Context, id finding.ID, folder string) (stri
 	}
 	defer into.close()
 	content := &contextReader{ctx, &cipher.StreamReader{S: stream, R: io.LimitReader(sealed, o.Size)}}
-	if err := unseal(o, content, &into); err != nil {
+	if err := s.unseal(o, content, &into); err != nil {
 		return "", full(err)
 	}
+	s.step("named")
 	return filepath.Join(into.folder, filepath.Base(o.Path)), s.Remove(id)
 }
 
 // unseal writes the content under a name of its own, and gives it its real
 // name when it is whole.
-func unseal(o Object, content io.Reader, into *destination) (err error) {
+func (s *Store) unseal(o Object, content io.Reader, into *destination) (err error) {
 	f, err := into.create()
 	if err != nil {
 		return err
@@ -73,10 +74,12 @@ func unseal(o Object, content io.Reader, into *destination) (err error) {
 			into.discard()
 		}
 	}()
+	s.step("made")
 	sum := sha256.New()
 	if _, err := io.Copy(io.MultiWriter(f, sum), content); err != nil {
 		return err
 	}
+	s.step("unsealed")
 	if hex.EncodeToString(sum.Sum(nil)) != o.SHA256 {
 		return fault.New(fault.Invalid, "the sealed object %s is damaged: its content is not what was sealed", o.ID)
 	}
@@ -86,5 +89,6 @@ func unseal(o Object, content io.Reader, into *destination) (err error) {
 	if err := f.Sync(); err != nil {
 		return err
 	}
+	s.step("flushed")
 	return into.commit(filepath.Base(o.Path))
 }

@@ -45,8 +45,8 @@ type Store struct {
 	dir string
 	key []byte
 
-	// at is called between the steps of Add, for tests that end the program
-	// there; nil otherwise.
+	// at is called between the steps of Add and Restore, for tests that end the
+	// program there; nil otherwise.
 	at func(step string)
 
 	mu      sync.Mutex

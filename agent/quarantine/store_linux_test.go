@@ -30,6 +30,8 @@ func TestMain(m *testing.M) {
 	switch {
 	case len(os.Args) == 5 && os.Args[1] == "seal-and-die":
 		sealAndDie(os.Args[2], os.Args[3], os.Args[4])
+	case len(os.Args) == 5 && os.Args[1] == "restore-and-die":
+		restoreAndDie(os.Args[2], os.Args[3], os.Args[4])
 	case len(os.Args) == 3 && os.Args[1] == "seal-on-full-disk":
 		fmt.Println(sealOnFullDisk(os.Args[2]))
 		os.Exit(0)
@@ -424,7 +426,52 @@ func TestKilled(t *testing.T) {
 	}
 }
 
-func sealAndDie(dir, path, step string) {
+// TestKilledWhileRestoring kills an agent at every step of restoring: the
+// object stays until the file is whole at its place, where nothing else is left.
+func TestKilledWhileRestoring(t *testing.T) {
+	for _, step := range []string{"made", "unsealed", "flushed", "named"} {
+		t.Run(step, func(t *testing.T) {
+			s, folder := openStore(t), t.TempDir()
+			f := write(t, filepath.Join(folder, "f"), content, 0o640)
+			if _, err := s.Add(t.Context(), request("id", f)); err != nil {
+				t.Fatal(err)
+			}
+			err := exec.Command("/proc/self/exe", "restore-and-die", s.dir, "id", step).Run()
+			exit, ok := errors.AsType[*exec.ExitError](err)
+			if !ok || exit.Sys().(syscall.WaitStatus).Signal() != syscall.SIGKILL {
+				t.Fatalf("it did not die at the step: %v", err)
+			}
+			entries, _ := os.ReadDir(folder)
+			if step != "named" {
+				if len(entries) != 0 {
+					t.Errorf("left behind: %v", entries)
+				}
+			} else if text, err := os.ReadFile(f.Name()); err != nil || !bytes.Equal(text, content) || len(entries) != 1 {
+				t.Errorf("the file is not whole: %d bytes, %v, beside it %v", len(text), err, entries)
+			}
+			again, err := Open(s.dir)
+			if err != nil {
+				t.Fatal(err)
+			}
+			path, err := again.Restore(t.Context(), "id", t.TempDir())
+			if err != nil {
+				t.Fatal(err)
+			}
+			if text, err := os.ReadFile(path); err != nil || !bytes.Equal(text, content) {
+				t.Errorf("restored %d bytes, %v", len(text), err)
+			}
+		})
+	}
+}
+
+func restoreAndDie(dir, id, step string) {
+	s := openToDie(dir, step)
+	_, err := s.Restore(context.Background(), finding.ID(id), "")
+	fmt.Println(err)
+}
+
+// openToDie opens a store that kills its process at a step.
+func openToDie(dir, step string) *Store {
 	s, err := Open(dir)
 	if err != nil {
 		panic(err)
@@ -435,6 +482,11 @@ func sealAndDie(dir, path, step string) {
 			select {}
 		}
 	}
+	return s
+}
+
+func sealAndDie(dir, path, step string) {
+	s := openToDie(dir, step)
 	f, err := os.Open(path)
 	if err != nil {
 		panic(err)
@@ -486,6 +538,75 @@ func sealOnFullDisk(dir string) string {
 		return fmt.Sprint("left behind: ", entries)
 	}
 	return "exhausted; the original is whole; nothing left behind"
+}
+
+// TestHistoryOnAFullDisk opens and writes a history on a filesystem without
+// room: it is whole in memory, and on disk once there is room again.
+func TestHistoryOnAFullDisk(t *testing.T) {
+	need.Root(t)
+	const inside = "KOMAINU_TEST_HISTORY"
+	if os.Getenv(inside) == "" {
+		cmd := exec.Command("/proc/self/exe", "-test.run=^TestHistoryOnAFullDisk$")
+		cmd.Env = append(os.Environ(), inside+"=1")
+		cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNS, Pdeathsig: syscall.SIGKILL}
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Fatalf("%v\n%s", err, out)
+		}
+		return
+	}
+	dir := t.TempDir()
+	if err := errors.Join(unix.Mount("", "/", "", unix.MS_PRIVATE|unix.MS_REC, ""), unix.Mount("tmpfs", dir, "tmpfs", 0, "size=64k")); err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Unmount(dir, unix.MNT_DETACH)
+	file := filepath.Join(dir, "history")
+	open := func() *History {
+		t.Helper()
+		h, err := OpenHistory(file, HistoryLimits{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return h
+	}
+	add := func(h *History, id string) error {
+		return h.Add(Threat{ID: finding.ID(id), Name: "Test:Any/Sample", Severity: finding.Low, Path: strings.Repeat("p", 300), Time: time.Now()})
+	}
+	h := open()
+	for i := range 3 {
+		if err := add(h, fmt.Sprint(i)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	filler := filepath.Join(dir, "filler")
+	f, err := os.Create(filler)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, _ = io.Copy(f, zeros{})
+	f.Close()
+	failed := 0
+	for i := range 30 { // what is left of the history's last page takes some
+		if err := add(h, fmt.Sprint(10+i)); fault.Is(err, fault.Exhausted) {
+			failed++
+		} else if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if failed == 0 || len(h.List()) != 33 {
+		t.Errorf("%d writes failed, %d entries are known", failed, len(h.List()))
+	}
+	if again := open(); again.Damaged() > 1 || len(again.List()) < 3 {
+		t.Errorf("a start on a full disk knows %d entries, %d are damaged", len(again.List()), again.Damaged())
+	}
+	if err := os.Remove(filler); err != nil {
+		t.Fatal(err)
+	}
+	if err := add(h, "last"); err != nil {
+		t.Errorf("there is room: %v", err)
+	}
+	if again := open(); again.Damaged() != 0 || len(again.List()) != 34 {
+		t.Errorf("%d entries are on disk, %d damaged", len(again.List()), again.Damaged())
+	}
 }
 
 type zeros struct{}
