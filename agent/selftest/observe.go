@@ -163,8 +163,11 @@ func (u *run) descends(p *event.Process, above []event.Process) bool {
 	u.mu.Lock()
 	pid, folder := u.process, u.folder
 	u.mu.Unlock()
+	within := func(name string) bool { return strings.HasPrefix(name, folder+"/") }
 	ours := func(p *event.Process) bool {
-		return pid != 0 && p.Key.PID == pid || folder != "" && strings.HasPrefix(p.Path, folder+"/")
+		// The sensor's ids are those of the host, which an agent in a container
+		// does not see: the names in the folder of the run tell as well.
+		return folder != "" && (pid != 0 && p.Key.PID == pid || within(p.Path) || slices.ContainsFunc(p.Args, within))
 	}
 	return ours(p) || slices.ContainsFunc(above, func(p event.Process) bool { return ours(&p) })
 }
