@@ -178,18 +178,7 @@ func (p *protector) remediate(ctx context.Context, d detection, quarantineIt boo
 	if reason != "" {
 		p.owe(d, f, reason)
 	}
-	user, process := "", ""
-	if len(d.tree) > 0 {
-		user, process = d.tree[0].User.Name, d.tree[0].Path
-	}
-	entry := quarantine.Threat{ID: id, Name: string(d.verdict.Threat), Type: string(d.verdict.Type), Path: d.path, Inside: d.verdict.Inside, SHA256: d.verdict.SHA256,
-		User: user, Process: process, Reason: reason, Severity: f.Severity, State: d.state, Time: at, Size: d.verdict.Size}
-	if err := p.history.Add(entry); err != nil {
-		p.log.Error("the protection history could not be written", "error", err)
-	}
-	p.record.Finding(f)
-	p.record.Event(&event.Event{Action: event.AntivirusDetection, Time: at, Initiator: actorOf(d.tree), File: f.Evidence[0].File, Threat: f.Threat})
-	p.log.Info("malware found", "threat", d.verdict.Threat, "path", d.path, "state", d.state)
+	p.tell(id, at, d, f, reason)
 	return d.state
 }
 

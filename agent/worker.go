@@ -82,6 +82,7 @@ func runWorker(ctx context.Context, cfg Config) error {
 	w.openTests()
 	w.openLink()
 	w.health = newHealthKeeper(w)
+	w.protect.tellUntold()
 	api, err := localapi.Open(localapi.Config{Path: cfg.Socket, Version: Version, Backend: w.backend(), Log: w.log.With("component", "localapi")})
 	if err != nil {
 		return err
