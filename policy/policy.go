@@ -120,7 +120,48 @@ type Settings struct {
 	Tags                  []Tag            `json:"tags,omitempty"`                    // shown as edr_device_tags
 	Telemetry             []string         `json:"telemetry,omitempty"`               // optional telemetry switched on
 	FileIntegrity         *bool            `json:"fileIntegrityMonitoring,omitempty"` // no engine in this version
+
+	ThreatTypes             map[ThreatType]ThreatAction `json:"threatTypeSettings,omitempty"`
+	DisallowedThreatActions []string                    `json:"disallowedThreatActions,omitempty"` // allow, restore: what people on the device may not do
+	ScanSchedule            []Schedule                  `json:"scanSchedule,omitempty"`
+	ScanHistory             *int                        `json:"scanHistoryMaximumItems,omitempty"` // threats that the protection history keeps
+	UnmonitoredFilesystems  []string                    `json:"unmonitoredFilesystems,omitempty"`  // types, like nfs, that real-time protection leaves alone
+	LogLevel                *string                     `json:"logLevel,omitempty"`
 }
+
+// ThreatType is a kind of find that is less than malware.
+type ThreatType string
+
+// The threat types.
+const (
+	PUA         ThreatType = "potentially_unwanted_application"
+	ArchiveBomb ThreatType = "archive_bomb"
+)
+
+// ThreatAction is what is done about a threat type.
+type ThreatAction string
+
+// The actions.
+const (
+	ActionBlock ThreatAction = "block" // treated like malware
+	ActionAudit ThreatAction = "audit" // reported, nothing else
+	ActionOff   ThreatAction = "off"   // not looked for
+)
+
+// Schedule is a scan that the device makes by itself. Times are the device's
+// local time; a scan that was missed is made once when the device is back.
+type Schedule struct {
+	Kind      string   `json:"kind"`                       // quick, full, custom
+	Path      string   `json:"path,omitempty"`             // of a custom scan
+	Days      []string `json:"days,omitempty"`             // mon, tue, wed, thu, fri, sat, sun; none: every day
+	At        string   `json:"at"`                         // HH:MM
+	Randomize int      `json:"randomizeMinutes,omitempty"` // up to so many minutes later
+	Low       bool     `json:"lowPriority,omitempty"`      // gives way to everything else
+}
+
+// Weekdays are the names of days in a schedule, Sunday first as in package
+// time.
+var Weekdays = []string{"sun", "mon", "tue", "wed", "thu", "fri", "sat"}
 
 // Tag is a label of a device, as `edr tag` sets it.
 type Tag struct {
@@ -156,6 +197,14 @@ type Effective struct {
 	EndpointDetection   bool
 	EBPF                bool
 	Tags                []Tag
+
+	ThreatTypes             map[ThreatType]ThreatAction // every type has an action
+	DisallowedThreatActions []string
+	ScanSchedule            []Schedule
+	ScanHistory             int
+	UnmonitoredFilesystems  []string
+	Telemetry               []string
+	LogLevel                string // "" leaves it to the command line
 
 	// Origins holds, by the JSON name of a setting, where its value came from.
 	Origins map[string]Origin
@@ -203,6 +252,8 @@ func Merge(doc *Document, local Settings) Effective {
 		QuarantineRetention: 90,
 		EndpointDetection:   true,
 		EBPF:                true,
+		ScanHistory:         10_000,
+		ThreatTypes:         map[ThreatType]ThreatAction{PUA: ActionAudit, ArchiveBomb: ActionAudit},
 		Origins:             map[string]Origin{},
 	}
 	var managed Settings
@@ -220,6 +271,13 @@ func Merge(doc *Document, local Settings) Effective {
 	pick(&e, "ebpfSupplementary", &e.EBPF, managed.SupplementaryProvider, local.SupplementaryProvider)
 	pickList(&e, "filesystems", &e.Filesystems, managed.Filesystems, local.Filesystems)
 	pickList(&e, "tags", &e.Tags, managed.Tags, local.Tags)
+	pick(&e, "scanHistoryMaximumItems", &e.ScanHistory, managed.ScanHistory, local.ScanHistory)
+	pick(&e, "logLevel", &e.LogLevel, managed.LogLevel, local.LogLevel)
+	pickList(&e, "scanSchedule", &e.ScanSchedule, managed.ScanSchedule, local.ScanSchedule)
+	pickList(&e, "unmonitoredFilesystems", &e.UnmonitoredFilesystems, managed.UnmonitoredFilesystems, local.UnmonitoredFilesystems)
+	pickList(&e, "telemetry", &e.Telemetry, managed.Telemetry, local.Telemetry)
+	pickList(&e, "disallowedThreatActions", &e.DisallowedThreatActions, managed.DisallowedThreatActions, nil)
+	e.pickThreatTypes(managed.ThreatTypes, local.ThreatTypes)
 	e.Exclusions = slices.Clone(managed.Exclusions)
 	e.ExclusionsAdminOnly = managed.ExclusionsAdminOnly != nil && *managed.ExclusionsAdminOnly
 	if !e.ExclusionsAdminOnly {
@@ -227,6 +285,27 @@ func Merge(doc *Document, local Settings) Effective {
 	}
 	e.AllowedThreats = append(slices.Clone(managed.AllowedThreats), local.AllowedThreats...)
 	return e
+}
+
+// pickThreatTypes decides type by type, so that a policy on one leaves the
+// others to the device.
+func (e *Effective) pickThreatTypes(managed, local map[ThreatType]ThreatAction) {
+	for t := range e.ThreatTypes {
+		name := "threatTypeSettings." + string(t)
+		e.Origins[name] = FromDefault
+		if a, ok := local[t]; ok {
+			e.ThreatTypes[t], e.Origins[name] = a, FromLocal
+		}
+		if a, ok := managed[t]; ok {
+			e.ThreatTypes[t], e.Origins[name] = a, FromPolicy
+		}
+	}
+}
+
+// MayDo reports whether people on the device may do something about a threat:
+// "allow" or "restore".
+func (e Effective) MayDo(action string) bool {
+	return !slices.Contains(e.DisallowedThreatActions, action)
 }
 
 func pick[T any](e *Effective, name string, dst, managed, local *T) {
@@ -295,7 +374,74 @@ func (s *Settings) Validate() error {
 	for _, x := range s.Exclusions {
 		errs = append(errs, x.Validate())
 	}
-	return errors.Join(errs...)
+	return errors.Join(append(errs, s.validateScans()...)...)
+}
+
+func (s *Settings) validateScans() []error {
+	var errs []error
+	for t, a := range s.ThreatTypes {
+		if t != PUA && t != ArchiveBomb {
+			errs = append(errs, fmt.Errorf("threatTypeSettings: type %q: want %s or %s", t, PUA, ArchiveBomb))
+		}
+		if a != ActionBlock && a != ActionAudit && a != ActionOff {
+			errs = append(errs, fmt.Errorf("threatTypeSettings: %s: action %q: want block, audit or off", t, a))
+		}
+	}
+	for _, a := range s.DisallowedThreatActions {
+		if a != "allow" && a != "restore" {
+			errs = append(errs, fmt.Errorf("disallowedThreatActions %q: want allow or restore", a))
+		}
+	}
+	if n := s.ScanHistory; n != nil && (*n < 100 || *n > 15_000) {
+		errs = append(errs, fmt.Errorf("scanHistoryMaximumItems %d: want 100 to 15000", *n))
+	}
+	if l := s.LogLevel; l != nil && !slices.Contains(logLevels, *l) {
+		errs = append(errs, fmt.Errorf("logLevel %q: want one of %s", *l, strings.Join(logLevels, ", ")))
+	}
+	for _, name := range s.UnmonitoredFilesystems {
+		if name == "" || strings.ContainsAny(name, " /\t\n") {
+			errs = append(errs, fmt.Errorf("unmonitoredFilesystems %q: want the name of a filesystem type, like nfs", name))
+		}
+	}
+	for _, t := range s.Tags {
+		if t.Key == "" || len(t.Key)+len(t.Value) > 200 {
+			errs = append(errs, fmt.Errorf("tag %q: want a key, and 200 characters at most with its value", t.Key))
+		}
+	}
+	for _, sc := range s.ScanSchedule {
+		errs = append(errs, sc.Validate())
+	}
+	return errs
+}
+
+var logLevels = []string{"error", "warning", "info", "verbose", "debug"}
+
+// Validate says what is wrong with the schedule and how to mend it.
+func (s Schedule) Validate() error {
+	switch s.Kind {
+	case "quick", "full":
+		if s.Path != "" {
+			return fmt.Errorf("scanSchedule: a %s scan takes no path", s.Kind)
+		}
+	case "custom":
+		if !path.IsAbs(s.Path) {
+			return fmt.Errorf("scanSchedule: a custom scan wants an absolute path, not %q", s.Path)
+		}
+	default:
+		return fmt.Errorf("scanSchedule: kind %q: want quick, full or custom", s.Kind)
+	}
+	if _, err := time.Parse("15:04", s.At); err != nil || len(s.At) != 5 {
+		return fmt.Errorf("scanSchedule: time %q: want HH:MM, like 02:30", s.At)
+	}
+	for _, d := range s.Days {
+		if !slices.Contains(Weekdays, d) {
+			return fmt.Errorf("scanSchedule: day %q: want one of %s", d, strings.Join(Weekdays, ", "))
+		}
+	}
+	if s.Randomize < 0 || s.Randomize > 24*60 {
+		return fmt.Errorf("scanSchedule: randomizeMinutes %d: want 0 to 1440", s.Randomize)
+	}
+	return nil
 }
 
 // Validate says what is wrong with the exclusion and how to mend it.
