@@ -2,6 +2,8 @@
 import assert from 'node:assert/strict'
 import { after, afterEach, before, beforeEach, test } from 'node:test'
 import { launch, open, signIn } from './browser.mjs'
+import { readFile } from 'node:fs/promises'
+import { alerts, devices } from './fixture/data.mjs'
 import { password, start } from './fixture/server.mjs'
 
 let browser
@@ -105,14 +107,83 @@ test('keyboard: skip link, then the content', async () => {
 })
 
 test('home leads to what its numbers count', async () => {
+  await begin({ devices: 400 })
+  await enter()
+  const number = async (id) => Number((await text(id)).replace(/\D/g, ''))
+  for (const id of ['home-protected', 'home-watching', 'home-unprotected', 'home-unlicensed', 'home-reason-silent', 'home-incidents', 'home-severity-Medium']) {
+    await page.goto(server.url)
+    const counted = await number(id)
+    assert.ok(counted > 0, id)
+    await at(id).click()
+    // The list says how many it has.
+    await page.waitForFunction((n) => document.querySelector('[role=table]')?.getAttribute('aria-rowcount') === String(n + 1), counted)
+  }
+})
+
+test('home follows what changes, and says what to do', async () => {
   await begin()
   await enter()
-  for (const [id, path] of [['home-protected', '/devices'], ['home-unprotected', '/devices'], ['home-incidents', '/incidents']]) {
-    await page.goto(server.url)
-    await at(id).click()
-    await at('page-title').waitFor()
-    assert.equal(new URL(page.url()).pathname, path)
-  }
+  assert.match((await at('home-task').allInnerTexts()).join(' | '), /1 device: Real-time protection cannot run/)
+  server.state.incidents[1].severity = 'High'
+  server.push('incident', '11')
+  await at('home-task').filter({ hasText: '1 open incident of high severity' }).waitFor()
+})
+
+test('inventory: tabs, rare filters, columns, order, export', async () => {
+  await begin({ devices: 400 })
+  await enter()
+  await page.goto(`${server.url}/devices`)
+  await at('device-row').first().waitFor()
+  await at('inventory-unprotected').click()
+  await page.waitForFunction(() => [...document.querySelectorAll('[data-testid=device-coverage]')].every((e) => e.textContent === 'Not protected'))
+  await at('more-filters').click()
+  await page.getByLabel('Reason', { exact: true }).selectOption('silent')
+  await page.waitForURL(/reason=silent/)
+  await at('clear-filters').click()
+  await page.waitForFunction(() => document.querySelector('[role=table]')?.getAttribute('aria-rowcount') === '401')
+  await at('sort-risk').click()
+  await at('sort-risk').click()
+  await page.waitForFunction(() => document.querySelector('[data-testid=device-row]')?.textContent.includes('db-primary'))
+  assert.equal(await page.getByRole('columnheader', { name: 'Risk level' }).getAttribute('aria-sort'), 'descending')
+  await at('columns').click()
+  await at('column-kernel').click()
+  await page.getByRole('columnheader', { name: 'Kernel' }).waitFor()
+  await page.keyboard.press('Escape')
+  await page.reload()
+  await page.getByRole('columnheader', { name: 'Kernel' }).waitFor()
+  // A name that a spreadsheet would calculate is text in the file.
+  server.state.devices[7].name = '=HYPERLINK("http://x","y")'
+  await at('device-search').fill('hyperlink')
+  await page.getByText('=HYPERLINK').waitFor()
+  const [file] = await Promise.all([page.waitForEvent('download'), at('export').click()])
+  const lines = (await readFile(await file.path(), 'utf8')).trimEnd().split('\r\n')
+  assert.equal(lines.length, 2, 'what is filtered is exported')
+  assert.match(lines[0], /^\ufeffName,Protection,.*Kernel/)
+  assert.ok(lines[1].startsWith(`"'=HYPERLINK(""http://x"",""y"")",Protected,`), lines[1])
+})
+
+test('guide: from nothing to the first detection, live', async () => {
+  await begin({ empty: true, plan: { servers: false, tier: 'P2' } })
+  await enter()
+  await at('home-start').click()
+  await at('start-plan').click()
+  await page.locator('[data-testid=start-1][data-done=true]').waitFor()
+  await at('start-token').click()
+  assert.match(await text('start-command'), /^sudo komainu enrol --token kmj1\./)
+  await at('start-waiting').waitFor()
+  const [device, other] = devices(2)
+  device.name = 'first.example.net'
+  server.state.devices.push({ ...device, coverage: { state: 'unprotected', reasons: ['not_reported'] } })
+  server.push('device', device.id)
+  await at('start-device').getByText('Has not reported yet').waitFor()
+  server.state.devices[0] = device
+  server.push('device', device.id)
+  await page.locator('[data-testid=start-3][data-done=true]').waitFor()
+  server.state.alerts.push(alerts([device, other])[0])
+  server.push('alert', 'a1')
+  await at('start-ready').waitFor()
+  await at('start-alert').click()
+  await at('alert-summary').waitFor()
 })
 
 test('plan: on starts as P2, P1 compared and chosen, settings, saved', async () => {
@@ -238,7 +309,8 @@ test('device: the agent like an extension, and its report', async () => {
   assert.equal(await text('extension-state'), 'Provisioning succeeded')
   await page.goto(`${server.url}/devices/d2`)
   await page.getByText('fanotify permission events are not available').waitFor()
-  await page.getByText("run the agent as root in the host's own namespaces").waitFor()
+  await page.getByText("See the agent's log").waitFor()
+  await page.getByText('raise fs.inotify.max_user_watches').waitFor() // an agent without codes speaks for itself
   await at('tab-agent').click()
   await page.getByText('real_time_protection_subsystem').waitFor()
   assert.match(page.url(), /tab=agent/)

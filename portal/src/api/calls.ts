@@ -1,7 +1,7 @@
 // The calls that the pages make, one function each.
 import { path, request } from './client'
 import type {
-  Alert, AlertDetail, AlertStatus, Capability, Device, DeviceDetail, DeviceEvent, Environment, Incident, IncidentDetail,
+  Alert, AlertDetail, AlertStatus, Capability, DeviceDetail, Environment, Incident, IncidentDetail,
   IncidentStatus, JoinToken, List, PlanSettings, Session, Tier,
 } from './types'
 
@@ -32,18 +32,14 @@ export const createToken = (environment: string, token: { label: string; expires
 export const revokeToken = (environment: string, id: string) =>
   request<void>(path(['environments', environment, 'join-tokens', id]), { method: 'DELETE' })
 
-export const listDevices = (query: { q?: string; health?: string; environment?: string } & Page, signal?: Abort) =>
-  request<List<Device>>(path(['devices'], { ...query }), { signal })
 export const getDevice = (id: string, signal?: Abort) => request<DeviceDetail>(path(['devices', id]), { signal })
-export const listTimeline = (device: string, query: { q?: string; action?: string } & Page, signal?: Abort) =>
-  request<List<DeviceEvent>>(path(['devices', device, 'timeline'], { ...query }), { signal })
 
 export const listAlerts = (query: { device?: string; incident?: string; status?: string; severity?: string } & Page, signal?: Abort) =>
   request<List<Alert>>(path(['alerts'], { ...query }), { signal })
 export const getAlert = (id: string, signal?: Abort) => request<AlertDetail>(path(['alerts', id]), { signal })
 export const setAlertStatus = (id: string, status: AlertStatus) => request<Alert>(path(['alerts', id]), { method: 'PATCH', body: { status } })
 
-export const listIncidents = (query: { status?: string } & Page, signal?: Abort) =>
+export const listIncidents = (query: { status?: string; severity?: string; device?: string } & Page, signal?: Abort) =>
   request<List<Incident>>(path(['incidents'], { ...query }), { signal })
 export const getIncident = (id: string, signal?: Abort) => request<IncidentDetail>(path(['incidents', id]), { signal })
 export const setIncidentStatus = (id: string, status: IncidentStatus) =>

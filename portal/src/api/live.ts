@@ -69,19 +69,16 @@ export function connect(): () => void {
   }
 }
 
-interface Pace {
-  /** Only changes to this one; a change without an id may be to it. */
-  id?: string
-  /** The least time between two calls, in milliseconds. */
-  every?: number
-}
+/** A topic, or one thing of it as topic:id. */
+export type Wanted = Topic | `${Topic}:${string}`
 
-/** Calls f after a change to one of these topics, at most every quarter second. */
-export function subscribe(wanted: Topic[], f: () => void, { id = '', every = 250 }: Pace = {}): () => void {
+/** Calls f after a change to what is wanted, at most once in so many milliseconds. */
+export function subscribe(wanted: Wanted[], f: () => void, every = 250): () => void {
   let timer: number | undefined
   const listener: Listener = (topic, changed) => {
-    if (topic !== 'all' && !wanted.includes(topic)) return
-    if (id !== '' && changed !== '' && changed !== id) return
+    // A change without an id may be to anything of its topic.
+    const hit = (w: Wanted) => w === topic || (w.startsWith(`${topic}:`) && (changed === '' || w === `${topic}:${changed}`))
+    if (topic !== 'all' && !wanted.some(hit)) return
     timer ??= window.setTimeout(() => {
       timer = undefined
       f()

@@ -93,8 +93,12 @@ export interface Device {
   connected: boolean
   riskLevel: string
   activeAlerts: number
-  protection: { realTime: string; scope?: string; healthy: boolean; licensed: boolean }
-  tags?: { key: string; value: string }[] | null
+  /** mode says in words what is blocked and what is only watched. */
+  protection: { realTime: string; mode?: string; healthy: boolean; licensed: boolean }
+  /** Absent from an older control plane. */
+  coverage?: { state: string; reasons?: string[] | null }
+  /** NAME=VALUE, or the value alone for GROUP. */
+  tags?: string[] | null
   plan: string
   exposureLevel: string
 }
@@ -105,6 +109,9 @@ export interface Condition {
   since?: string
   reason?: string
   remedy?: string
+  /** Names the reason; detail is the part of it that no catalogue can hold. */
+  code?: string
+  detail?: string
 }
 
 export interface HealthReport extends Record<string, unknown> {

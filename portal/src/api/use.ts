@@ -1,7 +1,7 @@
 // Hooks that load data, keep it fresh and keep the old data on the page while
 // newer data is on its way.
 import { useCallback, useEffect, useRef, useState } from 'react'
-import { subscribe, type Topic } from './live'
+import { subscribe, type Wanted } from './live'
 import type { List } from './types'
 
 export interface Loaded<T> {
@@ -13,7 +13,7 @@ export interface Loaded<T> {
 }
 
 /** Loads something now, again when key changes, and after a change to a topic. */
-export function useData<T>(key: string, load: (signal: AbortSignal) => Promise<T>, refreshOn: Topic[] = []): Loaded<T> {
+export function useData<T>(key: string, load: (signal: AbortSignal) => Promise<T>, refreshOn: Wanted[] = [], every?: number): Loaded<T> {
   const [state, setState] = useState<{ key: string; data?: T; error?: unknown }>({ key })
   const latest = useRef(load)
   latest.current = load
@@ -32,12 +32,12 @@ export function useData<T>(key: string, load: (signal: AbortSignal) => Promise<T
   const watched = refreshOn.join(' ')
   useEffect(() => {
     reload()
-    const stop = subscribe(watched.split(' ') as Topic[], reload)
+    const stop = subscribe(watched.split(' ') as Wanted[], reload, every)
     return () => {
       stop()
       running.current?.abort()
     }
-  }, [reload, watched])
+  }, [reload, watched, every])
 
   const set = useCallback((data: T) => {
     running.current?.abort() // an answer from before the change must not win
@@ -78,7 +78,7 @@ const pageSize = 100
 export function usePaged<T extends { id: string }>(
   key: string,
   load: (page: { cursor: string; limit: number }, signal: AbortSignal) => Promise<List<T>>,
-  refreshOn: Topic[],
+  refreshOn: Wanted[],
   grows = false,
 ): Paged<T> {
   const fresh = useCallback((): PagedState<T> => ({ key, items: [], total: 0, next: '', loading: true }), [key])
@@ -133,7 +133,7 @@ export function usePaged<T extends { id: string }>(
   const watched = refreshOn.join(' ')
   useEffect(() => {
     reload()
-    const stop = subscribe(watched.split(' ') as Topic[], reload)
+    const stop = subscribe(watched.split(' ') as Wanted[], reload)
     return () => {
       stop()
       running.current?.abort()

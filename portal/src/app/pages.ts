@@ -3,6 +3,7 @@ import { lazy } from 'react'
 
 export const pages = [
   { path: '/', Page: lazy(() => import('../pages/Home')) },
+  { path: '/start', Page: lazy(() => import('../pages/start/Start')) },
   { path: '/devices', Page: lazy(() => import('../pages/Devices')) },
   { path: '/devices/:id', Page: lazy(() => import('../pages/device/DevicePage')) },
   { path: '/incidents', Page: lazy(() => import('../pages/Incidents')) },

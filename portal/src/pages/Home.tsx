@@ -1,34 +1,24 @@
-import { makeStyles, mergeClasses, Text, tokens } from '@fluentui/react-components'
+import { Button, makeStyles, Text, tokens } from '@fluentui/react-components'
 import { useTranslation } from 'react-i18next'
 import { useNavigate } from 'react-router'
-import { listEnvironments, listIncidents } from '../api/calls'
+import { listIncidents } from '../api/calls'
+import { getSummary } from '../api/devices'
 import { useData } from '../api/use'
 import { useFormat } from '../i18n/names'
 import { useIncidentColumns } from '../ui/incidentColumns'
 import { RouteLink } from '../ui/links'
-import { Status } from '../ui/marks'
 import { Page } from '../ui/Page'
 import { Panel } from '../ui/Panel'
 import { Failure, Loading } from '../ui/states'
 import { Table } from '../ui/Table'
+import { Coverage } from './home/Coverage'
+import { Next } from './home/Next'
+import { OpenIncidents } from './home/OpenIncidents'
+import { Protection } from './home/Protection'
 
 const useStyles = makeStyles({
-  tiles: { display: 'grid', gridTemplateColumns: 'repeat(auto-fit, minmax(150px, 1fr))', gap: tokens.spacingHorizontalL },
-  tile: {
-    display: 'flex', flexDirection: 'column', gap: tokens.spacingVerticalXS, padding: '16px 20px', textDecoration: 'none',
-    backgroundColor: tokens.colorNeutralBackground1, color: tokens.colorNeutralForeground1,
-    border: `1px solid ${tokens.colorNeutralStroke2}`, borderRadius: tokens.borderRadiusLarge,
-    ':hover': { backgroundColor: tokens.colorNeutralBackground1Hover, color: tokens.colorNeutralForeground1Hover, textDecoration: 'none' },
-  },
-  number: { fontSize: tokens.fontSizeHero800, lineHeight: tokens.lineHeightHero800, fontWeight: tokens.fontWeightSemibold },
-  steps: { listStyleType: 'none', margin: 0, padding: 0, display: 'flex', flexDirection: 'column', gap: tokens.spacingVerticalM },
-  step: { display: 'grid', gridTemplateColumns: '28px minmax(0, 1fr)', gap: tokens.spacingHorizontalM },
-  mark: {
-    width: '28px', height: '28px', borderRadius: '50%', display: 'grid', placeItems: 'center', fontWeight: tokens.fontWeightSemibold,
-    backgroundColor: tokens.colorNeutralBackground3, color: tokens.colorNeutralForeground2,
-  },
-  done: { backgroundColor: tokens.colorStatusSuccessBackground2, color: tokens.colorStatusSuccessForeground2 },
-  stepText: { display: 'flex', flexDirection: 'column', alignItems: 'flex-start' },
+  grid: { display: 'grid', gridTemplateColumns: 'repeat(auto-fit, minmax(min(380px, 100%), 1fr))', gap: tokens.spacingHorizontalL, alignItems: 'stretch' },
+  begin: { display: 'flex', flexWrap: 'wrap', alignItems: 'center', justifyContent: 'space-between', gap: tokens.spacingHorizontalL },
   hint: { color: tokens.colorNeutralForeground3 },
 })
 
@@ -38,59 +28,38 @@ export default function Home() {
   const format = useFormat()
   const navigate = useNavigate()
   const columns = useIncidentColumns()
-  const environments = useData('home environments', listEnvironments, ['device', 'plan'])
-  const incidents = useData('home incidents', (signal) => listIncidents({ status: 'Active', limit: 10 }, signal), ['incident', 'alert'])
+  const summary = useData('home summary', getSummary, ['device', 'alert', 'incident', 'plan'], 1_000)
+  const incidents = useData('home incidents', (signal) => listIncidents({ status: 'Open', limit: 10 }, signal), ['incident', 'alert'], 500)
 
-  const error = environments.error ?? incidents.error
-  if (!environments.data || !incidents.data) {
+  const error = summary.error ?? incidents.error
+  if (!summary.data || !incidents.data) {
     return (
       <Page title={t('nav.home')}>
-        {error ? <Failure error={error} retry={() => { environments.reload(); incidents.reload() }} /> : <Loading />}
+        {error ? <Failure error={error} retry={() => { summary.reload(); incidents.reload() }} /> : <Loading />}
       </Page>
     )
   }
-  const all = environments.data.items
-  const sum = (f: (devices: { total: number; active: number; protected: number }) => number) => all.reduce((n, e) => n + f(e.devices), 0)
-  const total = sum((d) => d.total)
-  const covered = sum((d) => d.protected)
-  const tiles = [
-    { to: '/devices', testid: 'home-protected', number: covered, label: t('home.protected') },
-    { to: '/devices', testid: 'home-unprotected', number: total - covered, label: t('home.unprotected') },
-    { to: '/incidents?status=Active', testid: 'home-incidents', number: incidents.data.total, label: t('home.incidents') },
-    { to: '/devices?health=Active', testid: 'home-active', number: sum((d) => d.active), label: t('home.active') },
-  ]
-  const settings = all.length === 1 ? `/environments/${all[0]!.id}` : '/environments'
-  const steps = [
-    { done: all.some((e) => e.plan !== 'off'), to: settings, title: t('home.stepPlan'), text: t('home.stepPlanText') },
-    { done: total > 0, to: settings, title: t('home.stepEnrol'), text: t('home.stepEnrolText') },
-    { done: covered > 0, to: '/devices', title: t('home.stepCheck'), text: t('home.stepCheckText') },
-  ]
+  const { devices } = summary.data
   return (
     <Page title={t('nav.home')}>
-      <div className={styles.tiles}>
-        {tiles.map((tile) => (
-          <RouteLink key={tile.testid} to={tile.to} className={styles.tile}>
-            <span className={styles.number} data-testid={tile.testid}>{format.number(tile.number)}</span>
-            <span>{tile.label}</span>
-          </RouteLink>
-        ))}
-      </div>
-      {steps.some((s) => !s.done) && (
-        <Panel title={t('home.next')}>
-          <ol className={styles.steps}>
-            {steps.map((step, i) => (
-              <li key={step.title} className={styles.step}>
-                <span className={mergeClasses(styles.mark, step.done && styles.done)} aria-hidden>{i + 1}</span>
-                <div className={styles.stepText}>
-                  {step.done ? <Status tone="good">{t('home.done', { step: step.title })}</Status> : <RouteLink to={step.to}>{step.title}</RouteLink>}
-                  {!step.done && <Text size={200} className={styles.hint}>{step.text}</Text>}
-                </div>
-              </li>
-            ))}
-          </ol>
+      {devices.total === 0 && (
+        <Panel title={t('home.begin')}>
+          <div className={styles.begin}>
+            <Text>{t('home.beginText')}</Text>
+            <Button appearance="primary" onClick={() => void navigate('/start')} data-testid="home-start">{t('home.beginAction')}</Button>
+          </div>
         </Panel>
       )}
-      <Panel title={t('home.incidents')} actions={<RouteLink to="/incidents">{t('home.allIncidents')}</RouteLink>}>
+      <Coverage devices={devices} />
+      <div className={styles.grid}>
+        <OpenIncidents open={summary.data.incidents} />
+        <Next summary={summary.data} />
+        <Protection devices={devices} />
+      </div>
+      <Panel
+        title={t('home.incidents')}
+        actions={<RouteLink to="/incidents?status=Open">{t('home.allIncidents', { number: format.number(summary.data.incidents.total) })}</RouteLink>}
+      >
         {incidents.data.items.length === 0
           ? <Text className={styles.hint}>{t('home.noIncidents')}</Text>
           : (

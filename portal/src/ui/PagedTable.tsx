@@ -1,7 +1,8 @@
 import type { ReactNode } from 'react'
+import type { Rows } from '../api/rows'
 import type { Paged } from '../api/use'
 import { Failure, Loading } from './states'
-import { Table, type Column } from './Table'
+import { Table, type Column, type Order } from './Table'
 
 interface Props<T> {
   list: Paged<T>
@@ -25,4 +26,22 @@ export function PagedTable<T extends { id: string }>({ list, label, columns, row
       total={list.total} more={list.hasMore ? list.more : undefined} open={open}
     />
   )
+}
+
+interface RowProps<T> {
+  rows: Rows<T>
+  label: string
+  columns: Column<T>[]
+  order?: Order
+  rowTestid: string
+  open?: (item: T) => void
+  empty: ReactNode
+}
+
+/** A list of any length with every state that it can be in. */
+export function RowTable<T extends { id: string }>({ rows, label, columns, order, rowTestid, open, empty }: RowProps<T>) {
+  if (rows.loading) return <Loading />
+  if (rows.error && rows.total === 0) return <Failure error={rows.error} retry={rows.reload} />
+  if (rows.total === 0) return empty
+  return <Table label={label} columns={columns} items={rows} order={order} stale={rows.stale} rowId={(item) => item.id} rowTestid={rowTestid} open={open} />
 }

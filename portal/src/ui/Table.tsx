@@ -1,8 +1,11 @@
 // The one table of the portal: as many rows as there are, of which only those
 // in sight are made.
 import { makeStyles, mergeClasses, tokens } from '@fluentui/react-components'
+import { ArrowDownRegular } from '@fluentui/react-icons/svg/arrow-down'
+import { ArrowUpRegular } from '@fluentui/react-icons/svg/arrow-up'
 import { useVirtualizer } from '@tanstack/react-virtual'
-import { useEffect, useRef, type MouseEvent, type ReactNode } from 'react'
+import { useEffect, useRef, type MouseEvent, type ReactNode, type RefObject } from 'react'
+import type { Rows } from '../api/rows'
 
 export interface Column<T> {
   id: string
@@ -10,13 +13,23 @@ export interface Column<T> {
   /** Least width in pixels, and the share of what is left over. */
   min: number
   grow?: number
+  /** What the API calls the order by this column. */
+  sort?: string
   cell: (item: T) => ReactNode
+}
+
+/** The order of a table: the name of a column's order, with - before it when it falls. */
+export interface Order {
+  value: string
+  set: (value: string) => void
 }
 
 interface Props<T> {
   label: string
   columns: Column<T>[]
-  items: T[]
+  /** All rows, or those that are there of a list of any length. */
+  items: T[] | Pick<Rows<T>, 'total' | 'at' | 'see'>
+  order?: Order
   rowId: (item: T) => string
   rowTestid: string
   /** How many there are, loaded or not. */
@@ -26,9 +39,14 @@ interface Props<T> {
   open?: (item: T) => void
   /** Takes the height of its rows up to a limit, instead of the page's. */
   compact?: boolean
+  /** The rows are those of an older choice; the newer ones are on their way. */
+  stale?: boolean
+  /** For pages that move the rows themselves. */
+  scroller?: RefObject<HTMLDivElement | null>
 }
 
-const rowHeight = 40
+/** The height of a row in pixels. */
+export const rowHeight = 40
 const headHeight = 36
 const edge = 12
 
@@ -46,27 +64,43 @@ const useStyles = makeStyles({
     ':hover': { backgroundColor: tokens.colorSubtleBackgroundHover },
   },
   opens: { cursor: 'pointer' },
+  stale: { opacity: 0.6 },
+  waiting: { display: 'block', height: '10px', width: '60%', borderRadius: '5px', backgroundColor: tokens.colorNeutralBackground4 },
+  sorts: { display: 'inline-flex', alignItems: 'center', gap: '4px', maxWidth: '100%', padding: 0, border: 0, background: 'none', font: 'inherit', color: 'inherit', cursor: 'pointer', ':hover': { color: tokens.colorNeutralForeground1 }, ':focus-visible': { outline: `2px solid ${tokens.colorStrokeFocus2}` } },
+  sortLabel: { overflow: 'hidden', textOverflow: 'ellipsis' },
   cell: { overflow: 'hidden', textOverflow: 'ellipsis', whiteSpace: 'nowrap', padding: `2px ${tokens.spacingHorizontalS} 2px 2px`, minWidth: 0 },
   headCell: { color: tokens.colorNeutralForeground2, fontWeight: tokens.fontWeightSemibold, fontSize: tokens.fontSizeBase200, height: `${headHeight}px`, lineHeight: `${headHeight}px`, paddingTop: 0, paddingBottom: 0 },
 })
 
-export function Table<T>({ label, columns, items, rowId, rowTestid, total, more, open, compact }: Props<T>) {
+export function Table<T>({ label, columns, items, order, rowId, rowTestid, total, more, open, compact, stale, scroller: given }: Props<T>) {
   const styles = useStyles()
-  const scroller = useRef<HTMLDivElement>(null)
+  const own = useRef<HTMLDivElement>(null)
+  const scroller = given ?? own
+  const list = Array.isArray(items) ? undefined : items
+  const count = list ? list.total : (items as T[]).length
+  const at = (index: number) => (list ? list.at(index) : (items as T[])[index])
   const virtual = useVirtualizer({
-    count: items.length,
+    count,
     getScrollElement: () => scroller.current,
     estimateSize: () => rowHeight,
-    getItemKey: (index) => rowId(items[index]!),
+    getItemKey: (index) => {
+      const item = at(index)
+      return item ? rowId(item) : `#${index}`
+    },
     overscan: 8,
     scrollMargin: headHeight + 1,
     initialRect: { width: 1200, height: 800 },
   })
   const rows = virtual.getVirtualItems()
+  const first = rows[0]?.index ?? 0
   const last = rows.at(-1)?.index ?? -1
   useEffect(() => {
-    if (more && last >= items.length - 20) more()
-  }, [more, last, items.length])
+    if (more && last >= count - 20) more()
+  }, [more, last, count])
+  const see = list?.see
+  useEffect(() => {
+    if (last >= 0) see?.(first, last)
+  }, [see, first, last])
 
   const gridTemplateColumns = columns.map((c) => (c.grow ? `minmax(${c.min}px, ${c.grow}fr)` : `${c.min}px`)).join(' ')
   const minWidth = columns.reduce((sum, c) => sum + c.min, 2 * edge)
@@ -78,30 +112,47 @@ export function Table<T>({ label, columns, items, rowId, rowTestid, total, more,
   return (
     <div
       ref={scroller} className={mergeClasses(styles.scroller, compact && styles.compact)} tabIndex={0} role="group" aria-label={label}
-      style={compact ? { height: Math.min(items.length, 12) * rowHeight + headHeight + 4 } : undefined}
+      style={compact ? { height: Math.min(count, 12) * rowHeight + headHeight + 4 } : undefined}
     >
-      <div role="table" aria-label={label} aria-rowcount={(total ?? items.length) + 1} style={{ minWidth }}>
+      <div role="table" aria-label={label} aria-rowcount={(total ?? count) + 1} style={{ minWidth }}>
         <div role="rowgroup" className={styles.head}>
           <div role="row" aria-rowindex={1} className={styles.row} style={{ gridTemplateColumns }}>
-            {columns.map((c) => <div key={c.id} role="columnheader" title={c.header} className={mergeClasses(styles.cell, styles.headCell)}>{c.header}</div>)}
+            {columns.map((c) => <HeadCell key={c.id} column={c} order={order} />)}
           </div>
         </div>
-        <div role="rowgroup" style={{ height: virtual.getTotalSize(), position: 'relative' }}>
+        <div role="rowgroup" className={mergeClasses(stale && styles.stale)} style={{ height: virtual.getTotalSize(), position: 'relative' }}>
           {rows.map((row) => {
-            const item = items[row.index]!
+            const item = at(row.index)
             return (
               <div
-                key={row.key} role="row" aria-rowindex={row.index + 2} data-testid={rowTestid}
-                className={mergeClasses(styles.row, styles.bodyRow, open && styles.opens)}
+                key={row.key} role="row" aria-rowindex={row.index + 2} data-testid={item ? rowTestid : 'row-waiting'}
+                className={mergeClasses(styles.row, styles.bodyRow, open && item && styles.opens)}
                 style={{ gridTemplateColumns, transform: `translateY(${row.start - headHeight - 1}px)` }}
-                onClick={(event) => click(event, item)}
+                onClick={(event) => item && click(event, item)}
               >
-                {columns.map((c) => <div key={c.id} role="cell" className={styles.cell}>{c.cell(item)}</div>)}
+                {columns.map((c) => <div key={c.id} role="cell" className={styles.cell}>{item ? c.cell(item) : <span className={styles.waiting} />}</div>)}
               </div>
             )
           })}
         </div>
       </div>
+    </div>
+  )
+}
+
+function HeadCell<T>({ column, order }: { column: Column<T>; order?: Order }) {
+  const styles = useStyles()
+  const { header, sort } = column
+  const className = mergeClasses(styles.cell, styles.headCell)
+  if (!order || !sort) return <div role="columnheader" title={header} className={className}>{header}</div>
+  const now = order.value === sort ? 'ascending' : order.value === `-${sort}` ? 'descending' : 'none'
+  return (
+    <div role="columnheader" aria-sort={now} className={className}>
+      <button type="button" title={header} className={styles.sorts} data-testid={`sort-${sort}`} onClick={() => order.set(now === 'ascending' ? `-${sort}` : sort)}>
+        <span className={styles.sortLabel}>{header}</span>
+        {now === 'ascending' && <ArrowUpRegular aria-hidden />}
+        {now === 'descending' && <ArrowDownRegular aria-hidden />}
+      </button>
     </div>
   )
 }

@@ -76,6 +76,16 @@ export function RealTime({ value, testid }: { value: string; testid?: string }) 
   return <Status tone={realTimeTones[value] ?? 'neutral'} testid={testid}>{name('realTime', value)}</Status>
 }
 
+const coverageTones: Record<string, Tone> = { protected: 'good', watching: 'warn', unprotected: 'bad', unlicensed: 'neutral' }
+
+/** Whether a device is protected; why is one hover away, and on its page. */
+export function Coverage({ value, reasons = [], testid }: { value: string; reasons?: string[]; testid?: string }) {
+  const name = useName()
+  const format = useFormat()
+  if (value === '') return null
+  return <span title={reasons.length > 0 ? format.list(reasons) : undefined}><Status tone={coverageTones[value] ?? 'neutral'} testid={testid}>{name('coverage', value)}</Status></span>
+}
+
 /** A moment, as long ago; the exact time is one hover or one tap away. */
 export function Ago({ time }: { time: string | undefined | null }) {
   const format = useFormat()

@@ -4,7 +4,7 @@ import { useParams } from 'react-router'
 import { getDevice } from '../../api/calls'
 import { useData } from '../../api/use'
 import { useFilter } from '../../ui/Filters'
-import { Ago, SensorHealth, Severity, Status } from '../../ui/marks'
+import { Ago, Coverage, SensorHealth, Severity, Status } from '../../ui/marks'
 import { Page } from '../../ui/Page'
 import { Failure, Loading } from '../../ui/states'
 import { AgentTab } from './AgentTab'
@@ -26,7 +26,7 @@ export default function DevicePage() {
   const { t } = useTranslation()
   const { id = '' } = useParams()
   const [tab, setTab] = useFilter('tab')
-  const { data: device, error, reload } = useData(`device ${id}`, (signal) => getDevice(id, signal), ['device', 'alert', 'plan'])
+  const { data: device, error, reload } = useData(`device ${id}`, (signal) => getDevice(id, signal), [`device:${id}`, 'alert', 'plan', 'policy'], 500)
   const crumbs = [{ to: '/devices', label: t('nav.devices') }]
   if (!device) {
     return <Page title={t('device.one')} crumbs={crumbs}>{error ? <Failure error={error} retry={reload} /> : <Loading />}</Page>
@@ -40,13 +40,14 @@ export default function DevicePage() {
       title={device.name} heading={<span data-testid="device-name">{device.name}</span>} crumbs={crumbs} fill={current === 'alerts' || current === 'timeline'}
       subtitle={(
         <div className={styles.facts}>
+          {device.coverage && <Coverage value={device.coverage.state} testid="device-coverage" />}
           <SensorHealth value={device.sensorHealth} testid="device-health" />
           <Severity value={device.riskLevel} family="risk" testid="device-risk" />
           <Status tone={device.connected ? 'good' : 'neutral'} testid="device-connected">{device.connected ? t('device.connected') : t('device.disconnected')}</Status>
           <span>{device.osName || [device.osDistribution || device.osPlatform, device.osVersion].join(' ')}</span>
           {addresses.length > 0 && <span>{addresses[0]}</span>}
           <span>{t('device.seen')} <Ago time={device.lastSeen} /></span>
-          {tags.length > 0 && <span className={styles.tags}>{tags.map((tag) => <Badge key={`${tag.key}=${tag.value}`} appearance="outline">{tag.key}: {tag.value}</Badge>)}</span>}
+          {tags.length > 0 && <span className={styles.tags}>{tags.map((tag) => <Badge key={tag} appearance="outline">{tag}</Badge>)}</span>}
         </div>
       )}
     >

@@ -1,16 +1,18 @@
 import { makeStyles, Text, tokens } from '@fluentui/react-components'
 import { useTranslation } from 'react-i18next'
 import type { Condition, DeviceDetail } from '../../api/types'
+import { useCondition } from '../../i18n/condition'
 import { useFormat, useName } from '../../i18n/names'
 import { Facts } from '../../ui/Facts'
 import { RouteLink } from '../../ui/links'
-import { Ago, Moment, RealTime, SensorHealth, Severity, Status, type Tone } from '../../ui/marks'
+import { Ago, Coverage, Moment, RealTime, SensorHealth, Severity, Status, type Tone } from '../../ui/marks'
 import { Panel } from '../../ui/Panel'
 import { PlainTable } from '../../ui/PlainTable'
 
 const useStyles = makeStyles({
   cards: { display: 'grid', gridTemplateColumns: 'repeat(auto-fit, minmax(min(440px, 100%), 1fr))', gap: tokens.spacingHorizontalL },
   dim: { color: tokens.colorNeutralForeground3 },
+  reason: { display: 'flex', flexDirection: 'column' },
   number: { fontSize: tokens.fontSizeHero700, lineHeight: tokens.lineHeightHero700, fontWeight: tokens.fontWeightSemibold },
 })
 
@@ -31,13 +33,14 @@ export function OverviewTab({ device }: { device: DeviceDetail }) {
         <Panel title={t('device.activeAlerts')} actions={<RouteLink to={`/devices/${device.id}?tab=alerts`}>{t('device.showAlerts')}</RouteLink>}>
           <ActiveAlerts device={device} />
         </Panel>
+        {device.coverage && device.coverage.state !== '' && <Panel title={t('coverage.title')}><Covered coverage={device.coverage} /></Panel>}
         <Panel title={t('device.protection')}>
           <Facts facts={[
             { label: t('device.realTime'), value: <RealTime value={protection.realTime} testid="device-realtime" /> },
             { label: t('device.plan'), value: name('plan', device.plan) },
             { label: t('device.licensed'), value: <span data-testid="device-licensed">{yes(protection.licensed)}</span> },
             { label: t('device.healthy'), value: <span data-testid="device-healthy">{yes(protection.healthy)}</span> },
-            { label: t('device.scope'), value: name('scope', protection.scope) },
+            { label: t('device.scope'), value: name('scope', protection.mode) },
             { label: t('device.definitions'), value: [text('definitions_version'), name('definitions', text('definitions_status'))].filter((part) => part !== '').join(' · ') },
           ]}
           />
@@ -97,6 +100,27 @@ function ActiveAlerts({ device }: { device: DeviceDetail }) {
   )
 }
 
+/** Whether the device is protected; if not, why, and what to do. */
+function Covered({ coverage }: { coverage: NonNullable<DeviceDetail['coverage']> }) {
+  const styles = useStyles()
+  const name = useName()
+  const remedy = (reason: string) => {
+    const text = name('coverageRemedy', reason)
+    return text === reason ? '' : text
+  }
+  return (
+    <>
+      <Coverage value={coverage.state} testid="device-covered" />
+      {(coverage.reasons ?? []).map((r) => (
+        <div key={r} className={styles.reason}>
+          <Text>{name('coverageReason', r)}</Text>
+          {remedy(r) !== '' && <Text size={200} className={styles.dim}>{remedy(r)}</Text>}
+        </div>
+      ))}
+    </>
+  )
+}
+
 function Confirmed({ policy }: { policy: NonNullable<DeviceDetail['policy']> }) {
   const { t } = useTranslation()
   const current = policy.confirmedVersion >= policy.version
@@ -111,6 +135,7 @@ function Confirmed({ policy }: { policy: NonNullable<DeviceDetail['policy']> }) 
 function Conditions({ items }: { items: Condition[] }) {
   const { t } = useTranslation()
   const name = useName()
+  const say = useCondition()
   return (
     <PlainTable
       label={t('device.conditions')} items={items} rowId={(c) => c.part} rowTestid="condition-row"
@@ -118,8 +143,8 @@ function Conditions({ items }: { items: Condition[] }) {
         { id: 'part', header: t('condition.part'), cell: (c) => name('part', c.part) },
         { id: 'state', header: t('condition.state'), tight: true, cell: (c) => <Status tone={conditionTones[c.state] ?? 'neutral'}>{name('conditionState', c.state)}</Status> },
         { id: 'since', header: t('condition.since'), tight: true, cell: (c) => <Ago time={c.since} /> },
-        { id: 'reason', header: t('condition.reason'), cell: (c) => name('message', c.reason) },
-        { id: 'remedy', header: t('condition.remedy'), cell: (c) => name('message', c.remedy) },
+        { id: 'reason', header: t('condition.reason'), cell: (c) => say.reason(c) },
+        { id: 'remedy', header: t('condition.remedy'), cell: (c) => say.remedy(c) },
       ]}
     />
   )
