@@ -24,6 +24,7 @@ type settings struct {
 	mu      sync.Mutex
 	key     ed25519.PublicKey // nil before enrolment
 	doc     *policy.Document  // nil before the first policy
+	payload []byte            // the bytes that doc was read from
 	local   policy.Settings
 	now     policy.Effective
 	watcher []func(policy.Effective)
@@ -65,7 +66,7 @@ func (s *settings) loadPolicy() error {
 	if err != nil {
 		return fmt.Errorf("stored policy: %w", err)
 	}
-	s.doc = doc
+	s.doc, s.payload = doc, signed.Payload
 	return nil
 }
 
@@ -120,7 +121,7 @@ func (s *settings) Enrolled(key ed25519.PublicKey) error {
 	if err := os.Remove(filepath.Join(s.dir, policyFile)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	s.key, s.doc = key, nil
+	s.key, s.doc, s.payload = key, nil, nil
 	s.changed()
 	return nil
 }
@@ -141,6 +142,9 @@ func (s *settings) ApplyPolicy(device string, signed policy.Signed) (uint64, err
 	if s.doc != nil && doc.Version < s.doc.Version {
 		return doc.Version, fault.New(fault.Conflict, "policy version %d is older than %d, which is in effect", doc.Version, s.doc.Version)
 	}
+	if s.doc != nil && bytes.Equal(signed.Payload, s.payload) {
+		return doc.Version, nil // in effect, and on disk
+	}
 	text, err := json.Marshal(signed)
 	if err != nil {
 		return doc.Version, err
@@ -148,7 +152,7 @@ func (s *settings) ApplyPolicy(device string, signed policy.Signed) (uint64, err
 	if err := atomicfile.Write(filepath.Join(s.dir, policyFile), text, 0o600); err != nil {
 		return doc.Version, fault.Wrap(fault.Exhausted, err, "keep policy version %d", doc.Version)
 	}
-	s.doc = doc
+	s.doc, s.payload = doc, signed.Payload
 	s.changed()
 	return doc.Version, nil
 }

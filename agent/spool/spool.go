@@ -318,6 +318,9 @@ func (s *Spool) Ack(upTo uint64) error {
 		s.waitSize -= int64(len(s.waiting[0].data))
 		s.waiting = s.waiting[1:]
 	}
+	if len(s.waiting) == 0 {
+		s.lastErr = nil // nothing waits for the disk any more
+	}
 	return nil
 }
 
@@ -335,7 +338,7 @@ func (s *Spool) Discard() (counts [kinds]uint64, err error) {
 		s.lost[r.kind]++
 	}
 	counts, s.lost = s.lost, lost
-	s.waiting, s.waitSize = nil, 0
+	s.waiting, s.waitSize, s.lastErr = nil, 0, nil
 	s.acked = s.next - 1
 	s.mu.Unlock()
 	return counts, s.Sync()

@@ -664,6 +664,31 @@ func TestWithoutADiskRecordsWaitInMemory(t *testing.T) {
 	}
 }
 
+// TestWhatLeftFromMemoryWaitsForNoDisk: records that were delivered while the
+// disk was full leave no trouble behind.
+func TestWhatLeftFromMemoryWaitsForNoDisk(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "spool")
+	s := mustOpen(t, dir, spool.Limits{})
+	defer s.Close()
+	back := refusing(t, dir)
+	if err := s.Append(5, []byte("record")); err != nil {
+		t.Fatal(err)
+	}
+	if s.Stats().Err == nil {
+		t.Error("the disk refuses, and nobody says so")
+	}
+	if err := s.Ack(1); err != nil {
+		t.Fatal(err)
+	}
+	back()
+	if err := s.Sync(); err != nil {
+		t.Fatal(err)
+	}
+	if st := s.Stats(); st.Err != nil || st.InMemory != 0 {
+		t.Errorf("stats %+v, want no trouble", st)
+	}
+}
+
 func TestDiscard(t *testing.T) {
 	dir := t.TempDir()
 	s := mustOpen(t, dir, spool.Limits{Segment: 100})
