@@ -72,17 +72,23 @@ func (w *walk) startControl(ctx context.Context) error {
 }
 
 func (w *walk) signIn(context.Context) error {
+	return signInFirst(w.page, w.stack.Password)
+}
+
+// signInFirst does what the first administrator does on the first page: sign
+// in with the one-time password and choose another.
+func signInFirst(page *browser.Browser, password string) error {
 	return all(
-		func() error { return w.page.Wait(browser.ID("signin-name"), pageLimit) },
-		func() error { return w.page.Fill(browser.ID("signin-name"), "admin") },
-		func() error { return w.page.Fill(browser.ID("signin-password"), w.stack.Password) },
-		func() error { return w.page.Click(browser.ID("signin-submit")) },
-		func() error { return w.page.Wait(browser.ID("password-new"), pageLimit) },
-		func() error { return w.page.Fill(browser.ID("password-current"), w.stack.Password) },
-		func() error { return w.page.Fill(browser.ID("password-new"), newPassword) },
-		func() error { return w.page.Fill(browser.ID("password-repeat"), newPassword) },
-		func() error { return w.page.Click(browser.ID("password-submit")) },
-		func() error { return w.page.Wait(browser.ID("nav-environments"), pageLimit) },
+		func() error { return page.Wait(browser.ID("signin-name"), pageLimit) },
+		func() error { return page.Fill(browser.ID("signin-name"), "admin") },
+		func() error { return page.Fill(browser.ID("signin-password"), password) },
+		func() error { return page.Click(browser.ID("signin-submit")) },
+		func() error { return page.Wait(browser.ID("password-new"), pageLimit) },
+		func() error { return page.Fill(browser.ID("password-current"), password) },
+		func() error { return page.Fill(browser.ID("password-new"), newPassword) },
+		func() error { return page.Fill(browser.ID("password-repeat"), newPassword) },
+		func() error { return page.Click(browser.ID("password-submit")) },
+		func() error { return page.Wait(browser.ID("nav-environments"), pageLimit) },
 	)
 }
 
@@ -343,6 +349,8 @@ func (w *walk) malwareInPortal(context.Context) error {
 		func() error { return w.page.Goto(w.stack.URL + "/incidents") },
 		func() error { return w.reads("incident-row", title+" on one endpoint") },
 		func() error { return w.page.Click(browser.Holding("incident-row", title)) },
+		func() error { return w.reads("story-alert", title) },
+		func() error { return w.page.Click(browser.ID("tab-alerts")) },
 		func() error { return w.reads("alert-row", title) },
 		func() error { return w.page.Click(browser.Holding("alert-row", title)) },
 		func() error { return w.reads("page-title", title) },

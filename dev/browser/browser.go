@@ -192,6 +192,12 @@ func (b *Browser) Screenshot(path string) error {
 	return b.call(request{Op: "screenshot", Path: path}, nil)
 }
 
+// Evaluate runs a JavaScript expression in the page and decodes what it, or
+// the promise that it is, comes to.
+func (b *Browser) Evaluate(script string, value any) error {
+	return b.call(request{Op: "evaluate", Value: script}, value)
+}
+
 // Complaints returns the uncaught errors of the page since the last call.
 func (b *Browser) Complaints() (messages []string, err error) {
 	err = b.call(request{Op: "complaints"}, &messages)

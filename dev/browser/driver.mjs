@@ -42,6 +42,7 @@ const operations = {
   disabled: ({ what }) => find(what).isDisabled(),
   checked: ({ what }) => find(what).isChecked(),
   screenshot: ({ path }) => page.screenshot({ path }).then(() => path),
+  evaluate: ({ value }) => page.evaluate(value),
   complaints: () => complaints.splice(0),
 }
 
