@@ -20,7 +20,11 @@ after(async () => {
 const rooms = [
   { name: 'home', path: '/', shows: 'incident-row' },
   { name: 'incidents', path: '/incidents', shows: 'incident-row' },
-  { name: 'incident', path: '/incidents/11', shows: 'alert-row' },
+  { name: 'incident', path: '/incidents/11', shows: 'graph-node' },
+  { name: 'incident-alerts', path: '/incidents/11', tab: 'tab-alerts', shows: 'alert-row' },
+  { name: 'incident-activities', path: '/incidents/11', tab: 'tab-activities', shows: 'comment-text' },
+  { name: 'incident-assets', path: '/incidents/11', tab: 'tab-assets', shows: 'asset-device' },
+  { name: 'incident-evidence', path: '/incidents/11', tab: 'tab-evidence', shows: 'evidence-row' },
   { name: 'alerts', path: '/alerts', shows: 'alert-row' },
   { name: 'alert', path: '/alerts/a2', shows: 'process-node' },
   { name: 'devices', path: '/devices', shows: 'device-row' },
@@ -36,6 +40,7 @@ const rooms = [
 
 const bare = [
   { name: 'home-empty', path: '/', shows: 'home-protected' },
+  { name: 'start', path: '/start', shows: 'start-plan' },
   { name: 'incidents-empty', path: '/incidents', shows: 'empty' },
   { name: 'alerts-empty', path: '/alerts', shows: 'empty' },
   { name: 'devices-empty', path: '/devices', shows: 'empty' },
@@ -81,6 +86,12 @@ describe('languages and themes', { concurrency: 2 }, () => {
           await page.getByTestId('timeline-row').nth(3).getByRole('button').first().click()
           await page.getByTestId('event-panel').waitFor()
           await look(page, 'event-panel', language, theme)
+        })
+        await t.test('manage panel', async () => {
+          await page.goto(`${full.url}/incidents/11`)
+          await page.getByTestId('manage').click()
+          await page.getByTestId('manage-save').waitFor()
+          await look(page, 'manage-panel', language, theme)
         })
         await t.test('change plan', async () => {
           await page.goto(`${full.url}/environments/e1`)

@@ -1,8 +1,7 @@
 // The calls that the pages make, one function each.
 import { path, request } from './client'
 import type {
-  Alert, AlertDetail, AlertStatus, Capability, DeviceDetail, Environment, Incident, IncidentDetail,
-  IncidentStatus, JoinToken, List, PlanSettings, Session, Tier,
+  Alert, Capability, DeviceDetail, Environment, Incident, JoinToken, List, PlanSettings, Session, Tier,
 } from './types'
 
 export interface Page {
@@ -36,11 +35,6 @@ export const getDevice = (id: string, signal?: Abort) => request<DeviceDetail>(p
 
 export const listAlerts = (query: { device?: string; incident?: string; status?: string; severity?: string } & Page, signal?: Abort) =>
   request<List<Alert>>(path(['alerts'], { ...query }), { signal })
-export const getAlert = (id: string, signal?: Abort) => request<AlertDetail>(path(['alerts', id]), { signal })
-export const setAlertStatus = (id: string, status: AlertStatus) => request<Alert>(path(['alerts', id]), { method: 'PATCH', body: { status } })
 
 export const listIncidents = (query: { status?: string; severity?: string; device?: string } & Page, signal?: Abort) =>
   request<List<Incident>>(path(['incidents'], { ...query }), { signal })
-export const getIncident = (id: string, signal?: Abort) => request<IncidentDetail>(path(['incidents', id]), { signal })
-export const setIncidentStatus = (id: string, status: IncidentStatus) =>
-  request<Incident>(path(['incidents', id]), { method: 'PATCH', body: { status } })

@@ -28,6 +28,25 @@ export function useSummary(): (summary: string) => string {
       const m = pattern.exec(summary)
       if (m) return say(m)
     }
+    // What the antivirus says is what happened, and then what became of it.
+    const tails: [RegExp, (m: string[]) => string][] = [
+      [/ It was put into quarantine\.$/, () => t('summary.quarantined')],
+      [/ Opening it is denied; it could not be put into quarantine: (.+)\.$/, (m) => t('summary.deniedOnly', { reason: m[1] })],
+      [/ Opening it is denied\.$/, () => t('summary.denied')],
+      [/ It could not be put into quarantine: (.+)\.$/, (m) => t('summary.notQuarantined', { reason: m[1] })],
+      [/ The threat is on the list of allowed threats; nothing was done\.$/, () => t('summary.allowed')],
+      [/ Nothing was done, because this filesystem is only watched or protection is passive\.$/, () => t('summary.watched')],
+    ]
+    for (const [pattern, say] of tails) {
+      const m = pattern.exec(summary)
+      if (!m) continue
+      const head = summary.slice(0, m.index)
+      const where = (text: string) => text.replace(/ \(in it: (.+)\)$/, (_, inside: string) => t('summary.inside', { inside }))
+      const scan = /^A (\w+) scan found (\S+) in (.+)\.$/.exec(head)
+      if (scan) return t('summary.found', { kind: name('scanKind', scan[1]), threat: scan[2], file: where(scan[3]!) }) + say(m)
+      const touched = /^(.+?) touched (.+), which is (\S+)\.$/.exec(head)
+      if (touched) return t('summary.touched', { who: touched[1] === 'A process' ? t('did.someone') : touched[1], file: where(touched[2]!), threat: touched[3] }) + say(m)
+    }
     return summary
   }, [t, name, format])
 }

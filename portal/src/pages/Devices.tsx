@@ -1,4 +1,4 @@
-import { Button, makeStyles, Tab, TabList, tokens } from '@fluentui/react-components'
+import { Button } from '@fluentui/react-components'
 import { ArrowDownloadRegular } from '@fluentui/react-icons/svg/arrow-download'
 import { ColumnEditRegular } from '@fluentui/react-icons/svg/column-edit'
 import { DesktopRegular } from '@fluentui/react-icons/svg/desktop'
@@ -17,13 +17,9 @@ import { RouteLink } from '../ui/links'
 import { Page } from '../ui/Page'
 import { RowTable } from '../ui/PagedTable'
 import { Empty, useErrorText } from '../ui/states'
+import { Views } from '../ui/Views'
 import { useChosen } from './devices/chosen'
 import { useDeviceColumns } from './devices/columns'
-
-const useStyles = makeStyles({
-  tabs: { marginLeft: '-12px', overflowX: 'auto', flexShrink: 0 },
-  count: { color: tokens.colorNeutralForeground3, marginLeft: tokens.spacingHorizontalXS },
-})
 
 const healths = ['Active', 'Inactive', 'NoSensorData', 'ImpairedCommunication', 'Misconfigured']
 const risks = ['High', 'Medium', 'Low', 'Informational', 'None']
@@ -32,7 +28,6 @@ const tabs = ['all', 'protected', 'watching', 'unprotected', 'unlicensed', 'offb
 const rare = ['reason', 'realTime', 'environment', 'platform', 'distribution', 'agentVersion', 'tag', 'new'] as const
 
 export default function Devices() {
-  const styles = useStyles()
   const { t } = useTranslation()
   const name = useName()
   const format = useFormat()
@@ -94,14 +89,10 @@ export default function Devices() {
         </>
       )}
     >
-      <TabList className={styles.tabs} selectedValue={tab} onTabSelect={(_, d) => setTab(String(d.value))}>
-        {tabs.map((id) => (
-          <Tab key={id} value={id} data-testid={`inventory-${id}`}>
-            {labels[id] ?? name('coverage', id)}
-            {ofTab(id) !== undefined && <span className={styles.count}>{format.number(ofTab(id)!)}</span>}
-          </Tab>
-        ))}
-      </TabList>
+      <Views
+        label={t('inventory.coverage')} testid="inventory" current={tab} choose={setTab}
+        views={tabs.map((id) => ({ id, label: labels[id] ?? name('coverage', id), count: ofTab(id) }))}
+      />
       <FilterBar count={rows.loading ? undefined : t('list.count', { count: rows.total, number: format.number(rows.total) })}>
         <SearchFilter label={t('device.search')} value={q} set={setQ} testid="device-search" />
         <SelectFilter label={t('device.sensorHealth')} value={health} set={setHealth} all={t('list.all')} choices={healths.map((value) => ({ value, label: name('sensorHealth', value) }))} />

@@ -1,13 +1,17 @@
-import { makeStyles, MessageBar, MessageBarBody, Text, tokens } from '@fluentui/react-components'
-import { useMemo, useState } from 'react'
+import { Button, makeStyles, MessageBar, MessageBarBody, Text, tokens } from '@fluentui/react-components'
+import { EditRegular } from '@fluentui/react-icons/svg/edit'
+import { lazy, Suspense, useMemo, useState } from 'react'
 import { useTranslation } from 'react-i18next'
 import { useParams } from 'react-router'
-import { getAlert, setAlertStatus } from '../../api/calls'
+import { changeAlert, commentOn, getAlertStory, type AlertChange } from '../../api/incidents'
 import type { AlertStatus, DeviceEvent } from '../../api/types'
 import { useData } from '../../api/use'
+import { useMay } from '../../app/session'
+import { useNotify } from '../../app/toast'
 import { useFormat, useName, useTitle } from '../../i18n/names'
 import { useSummary } from '../../i18n/summary'
 import { Columns } from '../../ui/Columns'
+import { Comments } from '../../ui/Comments'
 import { useEventColumns } from '../../ui/eventColumns'
 import { EventPanel } from '../../ui/EventPanel'
 import { Facts } from '../../ui/Facts'
@@ -22,6 +26,9 @@ import { StatusSelect } from '../../ui/StatusSelect'
 import { Table } from '../../ui/Table'
 import { Evidence } from './Evidence'
 import { ProcessTree } from './ProcessTree'
+import { Rule } from './Rule'
+
+const Manage = lazy(() => import('../../ui/Manage'))
 
 const useStyles = makeStyles({
   steps: { margin: 0, paddingLeft: '20px', display: 'flex', flexDirection: 'column', gap: tokens.spacingVerticalS },
@@ -41,8 +48,11 @@ export default function AlertPage() {
   const format = useFormat()
   const [chosen, setChosen] = useState('')
   const [event, setEvent] = useState<DeviceEvent>()
+  const [managing, setManaging] = useState(false)
+  const may = useMay('alerts.triage')
+  const notify = useNotify()
   const columns = useEventColumns(setEvent)
-  const { data: alert, error, reload } = useData(`alert ${id}`, (signal) => getAlert(id, signal), ['alert', 'incident'])
+  const { data: alert, error, reload } = useData(`alert ${id}`, (signal) => getAlertStory(id, signal), [`alert:${id}`, 'incident'])
   const roots = useMemo(() => buildTree(alert?.tree ?? []), [alert?.tree])
   const crumbs = [{ to: '/alerts', label: t('nav.alerts') }]
   if (!alert) {
@@ -58,10 +68,13 @@ export default function AlertPage() {
       title={title(alert.title)}
       crumbs={[...crumbs, ...(alert.incidentId ? [{ to: `/incidents/${alert.incidentId}`, label: t('alert.ofIncident', { id: alert.incidentId }) }] : [])]}
       actions={(
-        <StatusSelect
-          value={alert.status} values={statuses} nameOf={(s) => name('alertStatus', s)} testid="alert-status"
-          change={(status) => setAlertStatus(id, status).finally(reload)}
-        />
+        <>
+          <StatusSelect
+            value={alert.status} values={statuses} nameOf={(s) => name('alertStatus', s)} testid="alert-status"
+            change={(status) => changeAlert(id, { status }).finally(reload)}
+          />
+          <Button icon={<EditRegular />} disabled={!may} onClick={() => setManaging(true)} data-testid="manage">{t('manage.alert')}</Button>
+        </>
       )}
     >
       {alert.test && <MessageBar><MessageBarBody>{t('alert.test')}</MessageBarBody></MessageBar>}
@@ -80,6 +93,11 @@ export default function AlertPage() {
               ]}
               />
             </Panel>
+            {alert.state && (
+              <Panel title={t('alert.actions')}>
+                <Status tone={settled.includes(alert.state) ? 'good' : 'warn'} testid="alert-action">{name('actionTaken', alert.state)}</Status>
+              </Panel>
+            )}
             <Panel title={t('alert.tree')}>
               {nodes.length === 0 ? <Text className={styles.none}>{t('alert.noTree')}</Text>
                 : <ProcessTree roots={roots} selected={selected?.id ?? ''} select={(n) => setChosen(n.id)} />}
@@ -87,7 +105,8 @@ export default function AlertPage() {
             <Panel title={t('alert.evidence')}>
               {evidence.length === 0 ? <Text className={styles.none}>{t('alert.noEvidence')}</Text> : <Evidence items={evidence} />}
             </Panel>
-            <Panel title={t('alert.events')}>
+            <Rule alert={alert} />
+            <Panel title={t('alert.events')} actions={<RouteLink to={`/devices/${alert.device.id}?tab=timeline&at=${encodeURIComponent(alert.lastActivity)}`} data-testid="alert-timeline">{t('alert.inTimeline')}</RouteLink>}>
               {events.length === 0 ? <Text className={styles.none}>{t('alert.noEvents')}</Text>
                 : <Table compact label={t('alert.events')} columns={columns} items={events} rowId={(e) => e.id} rowTestid="event-row" open={setEvent} />}
             </Panel>
@@ -102,12 +121,11 @@ export default function AlertPage() {
                 facts={[
                   { label: t('alert.severity'), value: <Severity value={alert.severity} testid="alert-severity" /> },
                   { label: t('alert.status'), value: name('alertStatus', alert.status) },
+                  { label: t('manage.assignee'), value: alert.assignee || t('manage.nobody'), testid: 'alert-assignee' },
+                  { label: t('manage.classification'), value: [name('classification', alert.classification || 'NotSet'), alert.determination === 'NotSet' ? '' : name('determination', alert.determination)].filter((part) => part !== '').join(' · '), testid: 'alert-classification' },
                   { label: t('alert.category'), value: name('category', alert.category) },
                   { label: t('alert.techniques'), value: format.list(alert.techniques ?? []) },
                   { label: t('alert.source'), value: name('detectionSource', alert.detectionSource) },
-                  { label: t('alert.rule'), value: alert.rule?.name && title(alert.rule.name), testid: 'alert-rule' },
-                  { label: t('alert.ruleId'), value: alert.rule?.id },
-                  { label: t('alert.ruleVersion'), value: alert.rule?.version },
                   { label: t('alert.occurrences'), value: alert.occurrences && alert.occurrences > 1 ? format.number(alert.occurrences) : '' },
                   { label: t('alert.id'), value: alert.id },
                 ]}
@@ -118,10 +136,25 @@ export default function AlertPage() {
                 <ol className={styles.steps}>{actions.map((a) => <li key={a}>{name('advice', a)}</li>)}</ol>
               </Panel>
             )}
+            <Comments items={alert.comments ?? []} add={(text) => commentOn('alerts', id, text).then(reload)} />
           </>
         )}
       />
       <EventPanel event={event} close={() => setEvent(undefined)} />
+      {managing && (
+        <Suspense>
+          <Manage
+            title={t('manage.alert')} statuses={statuses} statusName={(s) => name('alertStatus', s)} close={() => setManaging(false)}
+            value={{ status: alert.status, assignee: alert.assignee ?? '', classification: alert.classification || 'NotSet', determination: alert.determination === 'NotSet' ? '' : alert.determination ?? '' }}
+            save={async (change, comment) => {
+              if (Object.keys(change).length > 0) await changeAlert(id, change as AlertChange)
+              if (comment !== '') await commentOn('alerts', id, comment)
+              reload()
+              notify('success', t('manage.saved'))
+            }}
+          />
+        </Suspense>
+      )}
     </Page>
   )
 }

@@ -1,0 +1,73 @@
+// Places the nodes of an incident's graph: causes to the left, effects to the
+// right. What is alike and belongs to the same thing becomes one node.
+import { graphlib, layout } from '@dagrejs/dagre'
+import type { Graph, GraphEdge, GraphNode } from '../../api/incidents'
+
+export interface Placed extends GraphNode {
+  x: number
+  y: number
+  /** The nodes that this one stands for. */
+  members?: GraphNode[]
+}
+
+export interface Joined extends GraphEdge {
+  id: string
+}
+
+export const nodeWidth = 190
+export const nodeHeight = 52
+
+/** So many alike are still shown one by one. */
+const few = 4
+
+/** Joins what is alike: leaves of one kind that hang on the same node by the same relation. */
+export function grouped(graph: Graph, open: ReadonlySet<string>): { nodes: (GraphNode & { members?: GraphNode[] })[]; edges: GraphEdge[] } {
+  const nodes = graph.nodes ?? []
+  const known = new Set(nodes.map((n) => n.id))
+  const edges = (graph.edges ?? []).filter((e) => known.has(e.from) && known.has(e.to) && e.from !== e.to)
+  const touching = new Map<string, GraphEdge[]>()
+  for (const edge of edges) {
+    for (const id of [edge.from, edge.to]) touching.set(id, [...(touching.get(id) ?? []), edge])
+  }
+  const groups = new Map<string, GraphNode[]>()
+  for (const node of nodes) {
+    const own = touching.get(node.id) ?? []
+    const [only] = own
+    if (!only || own.length !== 1 || !['file', 'address', 'process', 'user'].includes(node.kind)) continue
+    const other = only.from === node.id ? only.to : only.from
+    const key = `group:${node.kind}:${other}:${only.from === node.id ? 'to' : 'from'}:${only.label ?? ''}`
+    groups.set(key, [...(groups.get(key) ?? []), node])
+  }
+  const into = new Map<string, string>()
+  const made: (GraphNode & { members?: GraphNode[] })[] = []
+  for (const [key, members] of groups) {
+    if (members.length <= few || open.has(key)) continue
+    made.push({ id: key, kind: members[0]!.kind, label: '', members })
+    for (const member of members) into.set(member.id, key)
+  }
+  const joined = new Map<string, GraphEdge>()
+  for (const edge of edges) {
+    const moved = { ...edge, from: into.get(edge.from) ?? edge.from, to: into.get(edge.to) ?? edge.to }
+    const key = `${moved.from} ${moved.to} ${moved.label ?? ''}`
+    // The first of several is when it began.
+    if (!joined.has(key)) joined.set(key, moved)
+  }
+  return { nodes: [...nodes.filter((n) => !into.has(n.id)), ...made], edges: [...joined.values()] }
+}
+
+export function place(graph: Graph, open: ReadonlySet<string>): { nodes: Placed[]; edges: Joined[] } {
+  const { nodes, edges } = grouped(graph, open)
+  const g = new graphlib.Graph({ multigraph: true })
+  g.setGraph({ rankdir: 'LR', nodesep: 18, ranksep: 90, marginx: 10, marginy: 10 })
+  g.setDefaultEdgeLabel(() => ({}))
+  for (const node of nodes) g.setNode(node.id, { width: nodeWidth, height: nodeHeight })
+  edges.forEach((edge, i) => g.setEdge(edge.from, edge.to, {}, String(i)))
+  layout(g)
+  return {
+    nodes: nodes.map((node) => {
+      const { x, y } = g.node(node.id) as { x: number; y: number }
+      return { ...node, x: x - nodeWidth / 2, y: y - nodeHeight / 2 }
+    }),
+    edges: edges.map((edge, i) => ({ ...edge, id: String(i) })),
+  }
+}
