@@ -295,7 +295,7 @@ test('devices: ten thousand, searched, filtered, scrolled', async () => {
   await page.getByText('build-07.example.net').waitFor()
   await page.waitForFunction(() => document.querySelectorAll('[data-testid=device-row]').length === 1)
   assert.equal(await text('device-health'), 'Misconfigured')
-  assert.equal(await text('device-realtime'), 'Off')
+  assert.equal(await text('device-coverage'), 'Not protected')
   await page.getByText('build-07.example.net').click()
   assert.equal(await text('device-name'), 'build-07.example.net')
 })

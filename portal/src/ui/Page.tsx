@@ -10,7 +10,7 @@ const useStyles = makeStyles({
   fill: { height: '100%', minHeight: '440px' },
   crumbs: { display: 'flex', gap: tokens.spacingHorizontalS, fontSize: tokens.fontSizeBase200, color: tokens.colorNeutralForeground3, marginBottom: tokens.spacingVerticalXS },
   head: { display: 'flex', flexWrap: 'wrap', alignItems: 'flex-start', gap: tokens.spacingHorizontalL },
-  heading: { flexGrow: 1, minWidth: 0 },
+  heading: { flex: '1 1 420px', minWidth: 0 },
   title: { display: 'block', margin: 0, overflowWrap: 'anywhere' },
   actions: { display: 'flex', flexWrap: 'wrap', alignItems: 'center', gap: tokens.spacingHorizontalS },
 })

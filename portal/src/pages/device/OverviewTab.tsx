@@ -23,24 +23,32 @@ export function OverviewTab({ device }: { device: DeviceDetail }) {
   const styles = useStyles()
   const { t } = useTranslation()
   const name = useName()
+  const format = useFormat()
+  const say = useCondition()
   const { protection, extension, policy, certificate, health } = device
   const text = (key: string) => (typeof health?.[key] === 'string' ? health[key] as string : '')
   const yes = (value: boolean) => <Status tone={value ? 'good' : 'bad'}>{value ? t('value.yes') : t('value.no')}</Status>
   const conditions = health?.conditions ?? []
+  const counted = /^(\d+) blocking, (\d+) watching$/.exec(protection.mode ?? '')
+  // The agent's own words are English; the parts that ail say the same in any language.
+  const ailing = conditions.filter((c) => extension.provisioningState === 'Failed' && ['failed', 'degraded', 'starting'].includes(c.state))
+  const message = ailing.length > 0 && health?.licensed
+    ? format.list(ailing.map((c) => t('condition.detail', { reason: name('part', c.part), detail: say.reason(c) || name('conditionState', c.state) })))
+    : name('message', extension.message)
   return (
     <>
       <div className={styles.cards}>
         <Panel title={t('device.activeAlerts')} actions={<RouteLink to={`/devices/${device.id}?tab=alerts`}>{t('device.showAlerts')}</RouteLink>}>
           <ActiveAlerts device={device} />
         </Panel>
-        {device.coverage && device.coverage.state !== '' && <Panel title={t('coverage.title')}><Covered coverage={device.coverage} /></Panel>}
         <Panel title={t('device.protection')}>
+          {device.coverage && device.coverage.state !== '' && <Covered coverage={device.coverage} />}
           <Facts facts={[
             { label: t('device.realTime'), value: <RealTime value={protection.realTime} testid="device-realtime" /> },
             { label: t('device.plan'), value: name('plan', device.plan) },
             { label: t('device.licensed'), value: <span data-testid="device-licensed">{yes(protection.licensed)}</span> },
             { label: t('device.healthy'), value: <span data-testid="device-healthy">{yes(protection.healthy)}</span> },
-            { label: t('device.scope'), value: name('scope', protection.mode) },
+            { label: t('device.scope'), value: counted ? t('device.scopeCounts', { blocking: counted[1], watching: counted[2] }) : name('scope', protection.mode) },
             { label: t('device.definitions'), value: [text('definitions_version'), name('definitions', text('definitions_status'))].filter((part) => part !== '').join(' · ') },
           ]}
           />
@@ -50,7 +58,7 @@ export function OverviewTab({ device }: { device: DeviceDetail }) {
             { label: t('extension.name'), value: extension.name, testid: 'extension-name' },
             { label: t('extension.version'), value: extension.version, testid: 'extension-version' },
             { label: t('extension.state'), value: <Status tone={provisioning[extension.provisioningState] ?? 'neutral'} testid="extension-state">{name('provisioning', extension.provisioningState)}</Status> },
-            { label: t('extension.message'), value: name('message', extension.message) },
+            { label: t('extension.message'), value: message },
           ]}
           />
         </Panel>

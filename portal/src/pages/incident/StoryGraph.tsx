@@ -8,11 +8,11 @@ import { GlobeRegular } from '@fluentui/react-icons/svg/globe'
 import { PersonRegular } from '@fluentui/react-icons/svg/person'
 import { WindowConsoleRegular } from '@fluentui/react-icons/svg/window-console'
 import { Background, Controls, Handle, MarkerType, Position, ReactFlow, type Edge, type Node, type NodeProps } from '@xyflow/react'
-import { useMemo, useState, type ReactNode } from 'react'
+import { useLayoutEffect, useMemo, useRef, useState, type ReactNode } from 'react'
 import { useTranslation } from 'react-i18next'
 import type { Graph, GraphNode } from '../../api/incidents'
 import { useFormat, useName, useTitle } from '../../i18n/names'
-import { nodeHeight, nodeWidth, place, type Placed } from './layout'
+import { nodeHeight, nodeWidth, place, type Direction, type Placed } from './layout'
 
 const useStyles = makeStyles({
   frame: {
@@ -47,9 +47,9 @@ const icons: Record<string, ReactNode> = {
   device: <DesktopRegular />, process: <WindowConsoleRegular />, file: <DocumentRegular />, user: <PersonRegular />, address: <GlobeRegular />, alert: <AlertRegular />,
 }
 
-type Shown = Node<{ node: Placed; selected: boolean; faded: boolean }, 'entity'>
+type Shown = Node<{ node: Placed; selected: boolean; faded: boolean; direction: Direction }, 'entity'>
 
-function Entity({ data: { node, selected, faded } }: NodeProps<Shown>) {
+function Entity({ data: { node, selected, faded, direction } }: NodeProps<Shown>) {
   const styles = useStyles()
   const { t } = useTranslation()
   const name = useName()
@@ -59,13 +59,13 @@ function Entity({ data: { node, selected, faded } }: NodeProps<Shown>) {
   const label = node.members ? t('graph.group', { count: node.members.length, number: format.number(node.members.length) }) : node.kind === 'alert' ? title(node.label) : node.label
   return (
     <div className={mergeClasses(styles.node, edge, selected && styles.selected, faded && styles.faded)} title={label} data-testid="graph-node" data-kind={node.kind}>
-      <Handle type="target" position={Position.Left} isConnectable={false} />
+      <Handle type="target" position={direction === 'LR' ? Position.Left : Position.Top} isConnectable={false} />
       <span className={styles.icon} aria-hidden>{icons[node.kind] ?? icons.file}</span>
       <span style={{ minWidth: 0 }}>
         <div className={styles.label}>{label}</div>
         <div className={styles.kind}>{name('nodeKind', node.kind)}</div>
       </span>
-      <Handle type="source" position={Position.Right} isConnectable={false} />
+      <Handle type="source" position={direction === 'LR' ? Position.Right : Position.Bottom} isConnectable={false} />
     </div>
   )
 }
@@ -85,7 +85,12 @@ export default function StoryGraph({ graph, selected, select, until }: Props) {
   const { t } = useTranslation()
   const name = useName()
   const [opened, setOpened] = useState<ReadonlySet<string>>(new Set())
-  const placed = useMemo(() => place(graph, opened), [graph, opened])
+  const frame = useRef<HTMLDivElement>(null)
+  const [size, setSize] = useState({ width: 600, height: 600 })
+  useLayoutEffect(() => {
+    if (frame.current) setSize({ width: frame.current.clientWidth, height: frame.current.clientHeight })
+  }, [])
+  const placed = useMemo(() => place(graph, opened, size), [graph, opened, size])
   const reached = useMemo(() => {
     if (until === '') return undefined
     const end = Date.parse(until)
@@ -100,7 +105,7 @@ export default function StoryGraph({ graph, selected, select, until }: Props) {
   const nodes: Shown[] = placed.nodes.map((node) => ({
     id: node.id, type: 'entity', position: { x: node.x, y: node.y }, width: nodeWidth, height: nodeHeight, draggable: false, connectable: false, deletable: false,
     ariaLabel: `${name('nodeKind', node.kind)} ${node.label}`,
-    data: { node, selected: node.id === selected, faded: reached !== undefined && !reached.has(node.id) },
+    data: { node, selected: node.id === selected, faded: reached !== undefined && !reached.has(node.id), direction: placed.direction },
   }))
   const edges: Edge[] = placed.edges.map((edge) => ({
     id: edge.id, source: edge.from, target: edge.to, label: name('relation', edge.label), markerEnd: { type: MarkerType.ArrowClosed }, focusable: false, deletable: false,
@@ -114,7 +119,7 @@ export default function StoryGraph({ graph, selected, select, until }: Props) {
   }
   return (
     <div
-      className={styles.frame} data-testid="story-graph" role="group" aria-label={t('graph.label')}
+      ref={frame} className={styles.frame} data-testid="story-graph" role="group" aria-label={t('graph.label')}
       onKeyDown={(event) => {
         const id = (event.target as Element).closest('.react-flow__node')?.getAttribute('data-id')
         if (id && (event.key === 'Enter' || event.key === ' ')) {
@@ -125,7 +130,7 @@ export default function StoryGraph({ graph, selected, select, until }: Props) {
     >
       <ReactFlow
         // Another shape of the graph is another view of it.
-        key={placed.nodes.length}
+        key={`${placed.direction}${placed.nodes.length}`}
         nodes={nodes} edges={edges} nodeTypes={nodeTypes} onNodeClick={(_, node) => pick(node.id)} fitView fitViewOptions={{ padding: 0.08, maxZoom: 1 }} minZoom={0.1} maxZoom={1.6}
         nodesDraggable={false} nodesConnectable={false} elementsSelectable={false} nodesFocusable proOptions={{ hideAttribution: true }} onlyRenderVisibleElements
         ariaLabelConfig={{

@@ -1,5 +1,4 @@
-// Places the nodes of an incident's graph: causes to the left, effects to the
-// right. What is alike and belongs to the same thing becomes one node.
+// Places the nodes of an incident's graph: causes first, effects after them. What is alike and belongs to the same thing becomes one node.
 import { graphlib, layout } from '@dagrejs/dagre'
 import type { Graph, GraphEdge, GraphNode } from '../../api/incidents'
 
@@ -55,15 +54,27 @@ export function grouped(graph: Graph, open: ReadonlySet<string>): { nodes: (Grap
   return { nodes: [...nodes.filter((n) => !into.has(n.id)), ...made], edges: [...joined.values()] }
 }
 
-export function place(graph: Graph, open: ReadonlySet<string>): { nodes: Placed[]; edges: Joined[] } {
+/** The way that a graph reads: to the right, or downwards. */
+export type Direction = 'LR' | 'TB'
+
+/** Lays the graph out so that it is seen as large as the frame allows. */
+export function place(graph: Graph, open: ReadonlySet<string>, frame: { width: number; height: number }): { nodes: Placed[]; edges: Joined[]; direction: Direction } {
+  const both = (['LR', 'TB'] as const).map((direction) => placeIn(graph, open, direction))
+  const scale = (p: { width: number; height: number }) => Math.min(frame.width / p.width, frame.height / p.height, 1)
+  return both[0]!.width === 0 || scale(both[0]!) >= scale(both[1]!) ? both[0]! : both[1]!
+}
+
+function placeIn(graph: Graph, open: ReadonlySet<string>, direction: Direction) {
   const { nodes, edges } = grouped(graph, open)
   const g = new graphlib.Graph({ multigraph: true })
-  g.setGraph({ rankdir: 'LR', nodesep: 18, ranksep: 90, marginx: 10, marginy: 10 })
+  g.setGraph({ rankdir: direction, nodesep: 18, ranksep: direction === 'LR' ? 90 : 46, marginx: 10, marginy: 10 })
   g.setDefaultEdgeLabel(() => ({}))
   for (const node of nodes) g.setNode(node.id, { width: nodeWidth, height: nodeHeight })
   edges.forEach((edge, i) => g.setEdge(edge.from, edge.to, {}, String(i)))
   layout(g)
+  const { width = 0, height = 0 } = g.graph()
   return {
+    width, height, direction,
     nodes: nodes.map((node) => {
       const { x, y } = g.node(node.id) as { x: number; y: number }
       return { ...node, x: x - nodeWidth / 2, y: y - nodeHeight / 2 }
