@@ -133,13 +133,19 @@ func (l LogConfig) level() (slog.Level, error) {
 
 // logger writes to w what the configuration asks for.
 func (l LogConfig) logger(w io.Writer) *slog.Logger {
-	level, err := l.level()
-	if err != nil {
-		level = slog.LevelInfo // Validate has refused it
+	log, _ := l.adjustable(w)
+	return log
+}
+
+// adjustable is a logger whose level can change.
+func (l LogConfig) adjustable(w io.Writer) (*slog.Logger, *slog.LevelVar) {
+	adjust := &slog.LevelVar{}
+	if level, err := l.level(); err == nil { // else Validate has refused it
+		adjust.Set(level)
 	}
-	options := &slog.HandlerOptions{Level: level}
+	options := &slog.HandlerOptions{Level: adjust}
 	if l.Format == "json" {
-		return slog.New(slog.NewJSONHandler(w, options))
+		return slog.New(slog.NewJSONHandler(w, options)), adjust
 	}
-	return slog.New(slog.NewTextHandler(w, options))
+	return slog.New(slog.NewTextHandler(w, options)), adjust
 }

@@ -56,7 +56,7 @@ func Run(ctx context.Context, cfg Config, env Env) (err error) {
 	if err := cfg.Validate(); err != nil {
 		return err
 	}
-	log := cfg.Log.logger(env.Stderr)
+	log, level := cfg.Log.adjustable(env.Stderr)
 
 	// The state: one control plane at a time, brought up to date before
 	// anything reads it.
@@ -65,6 +65,12 @@ func Run(ctx context.Context, cfg Config, env Env) (err error) {
 		return err
 	}
 	defer lock.Close()
+	if err := interrupted(cfg.State); err != nil {
+		return err
+	}
+	if err := sweepSnapshots(cfg.State); err != nil {
+		return err
+	}
 	state, err := openState(ctx, cfg.State)
 	if err != nil {
 		return err
@@ -151,6 +157,13 @@ func Run(ctx context.Context, cfg Config, env Env) (err error) {
 	browsers := rest.Guard(a.log, routes)
 	entry := newDoor(listener, ids.TLSConfig(), part(log, "door"), split(enrolment, agents, browsers), split(enrolment, agents, http.NotFoundHandler()))
 
+	all := &whole{cfg: cfg, version: env.Version, state: state, ids: ids, events: events, log: part(log, "host")}
+	commands, err := listenHost(ctx, cfg.State, all.hostCommands(level, trail.Record), all.log)
+	if err != nil {
+		return err
+	}
+	defer commands.release()
+
 	// From here on everything runs until ctx ends or one part fails. The door
 	// stops first, then what works on what came through it, then what keeps
 	// it.
@@ -167,6 +180,7 @@ func Run(ctx context.Context, cfg Config, env Env) (err error) {
 		})
 	}
 	run("device", devices.Run)
+	run("ca", func(ctx context.Context) error { return ids.Run(ctx, agents.Devices, agents.Renew) })
 	run("policy", func(ctx context.Context) error { return policies.run(ctx, devices.Connections, agents.Push) })
 	run("events", intake.events)
 	run("findings", intake.findings)
@@ -174,6 +188,7 @@ func Run(ctx context.Context, cfg Config, env Env) (err error) {
 		return events.retain(ctx, cfg.Events.RetentionDays, part(log, "retention"))
 	})
 	doors.Go(func() { stop(entry.Run()) })
+	doors.Go(func() { stop(commands.run()) })
 	fmt.Fprintf(env.Stdout, "ready %s\n", a.address)
 	log.Info("ready", "address", listener.Addr().String(), "url", a.address, "version", env.Version)
 
@@ -192,6 +207,7 @@ func Run(ctx context.Context, cfg Config, env Env) (err error) {
 		log.Warn("some sessions of agents were cut off", "error", err)
 	}
 	ending.Wait()
+	_ = commands.close() // a backup that is being made is cut off, and says so
 	doors.Wait()
 	finish()
 	parts.Wait()

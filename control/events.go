@@ -22,7 +22,7 @@ import (
 // events is the way of an event through the control plane.
 type events struct {
 	queue *queue.Queue
-	store eventstore.Store
+	store *duckdb.Store
 }
 
 func openEvents(ctx context.Context, cfg Config, log *slog.Logger) (*events, error) {

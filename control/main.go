@@ -6,6 +6,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -17,6 +18,7 @@ import (
 
 	"komainu/control/access"
 	"komainu/control/audit"
+	"komainu/control/backup"
 	"komainu/control/db"
 	"komainu/fault"
 )
@@ -26,6 +28,11 @@ const usage = `usage: komainu-control COMMAND [flags]
   run            run the control plane
   admin reset    make a new one-time password for the user admin; works while the control plane runs
   admin token    make an API token with all rights for an hour, for scripts on this host
+  backup         save everything in one file, also while the control plane runs
+  restore        bring a backup back into an empty state folder
+  ca status      say which CA is in use and how far its replacement is
+  ca rotate      replace the CA; devices follow by themselves
+  log level      change how loud the control plane is that runs: --to debug, info, warn or error
   config check   say what is wrong with the configuration
   config show    print the configuration in effect
   version        print the version
@@ -36,7 +43,17 @@ Flags of all commands:
 Flags of run:
   --listen ADDR    address and port, 127.0.0.1:8443 by default
   --hostname NAME  name or address under which browsers and agents reach it; may be repeated
+  --log-level LEVEL    debug, info, warn or error
+  --log-format FORMAT  text or json
   --print-once FD  write the one-time password of the first start to this descriptor, not to standard output
+Flags of backup and restore:
+  --to FILE               the backup to write
+  --recipient KEY         encrypt it for this public key (age1...); may be repeated
+  --from FILE             the backup to restore
+  --identity FILE         secret keys to decrypt it with (age-keygen makes such files)
+  --passphrase-file FILE  encrypt or decrypt with the first line of this file, - for standard input
+Flags of ca rotate:
+  --finish         drop the old CA now; devices that have not renewed have to enrol again
 `
 
 // Main is the command komainu-control. It returns the exit code.
@@ -76,6 +93,15 @@ func command(ctx context.Context, args []string, env Env) error {
 	state := flags.String("state", "", "")
 	address := flags.String("listen", "", "")
 	descriptor := flags.Int("print-once", -1, "")
+	level := flags.String("log-level", "", "")
+	format := flags.String("log-format", "", "")
+	to := flags.String("to", "", "")
+	from := flags.String("from", "", "")
+	identity := flags.String("identity", "", "")
+	passphrase := flags.String("passphrase-file", "", "")
+	finish := flags.Bool("finish", false, "")
+	var recipients repeated
+	flags.Var(&recipients, "recipient", "")
 	flags.Var(&hostnames, "hostname", "")
 	if err := flags.Parse(rest); err != nil {
 		if errors.Is(err, flag.ErrHelp) {
@@ -89,7 +115,11 @@ func command(ctx context.Context, args []string, env Env) error {
 	cfg := DefaultConfig()
 	if *file != "" {
 		var err error
-		if cfg, err = LoadConfig(*file); err != nil {
+		cfg, err = LoadConfig(*file)
+		if name == "restore" && errors.Is(err, fs.ErrNotExist) {
+			err = nil // the backup has one
+		}
+		if err != nil {
 			return err
 		}
 	}
@@ -106,7 +136,34 @@ func command(ctx context.Context, args []string, env Env) error {
 	if hostnames != nil {
 		cfg.Hostnames = hostnames
 	}
+	if *level != "" {
+		cfg.Log.Level = *level
+	}
+	if *format != "" {
+		cfg.Log.Format = *format
+	}
 	switch name {
+	case "backup":
+		secret, err := secretFile(*passphrase)
+		if err != nil {
+			return err
+		}
+		return makeBackup(ctx, cfg, env, *to, backup.Lock{Passphrase: secret, Recipients: recipients})
+	case "restore":
+		key, err := backupKey(*passphrase, *identity)
+		if err != nil {
+			return err
+		}
+		return restoreBackup(ctx, cfg, env, *from, *file, key)
+	case "ca status":
+		return rotateCA(ctx, cfg, env, "status")
+	case "ca rotate":
+		if *finish {
+			return rotateCA(ctx, cfg, env, "finish")
+		}
+		return rotateCA(ctx, cfg, env, "rotate")
+	case "log level":
+		return setLogLevel(ctx, cfg, env, *to)
 	case "run":
 		if *descriptor >= 0 {
 			f := os.NewFile(uintptr(*descriptor), "print-once")

@@ -1,6 +1,7 @@
 package link
 
 import (
+	"cmp"
 	"crypto/ecdsa"
 	"crypto/ed25519"
 	"crypto/elliptic"
@@ -67,15 +68,18 @@ type Identity struct {
 	Environment  string            `json:"environment"`
 	Server       string            `json:"server"`
 	PolicyKey    ed25519.PublicKey `json:"policyKey"`
-	CA           string            `json:"ca"`          // PEM
-	Certificate  string            `json:"certificate"` // PEM
-	Key          string            `json:"key"`         // PEM
-	NotAfter     time.Time         `json:"notAfter"`
+	CA           string            `json:"ca"` // PEM; two of them while the control plane replaces its CA
+	// Root is the pin of the CA that the device enrolled with, when that was
+	// replaced since.
+	Root        string    `json:"root,omitempty"`
+	Certificate string    `json:"certificate"` // PEM
+	Key         string    `json:"key"`         // PEM
+	NotAfter    time.Time `json:"notAfter"`
 }
 
-// Authority names the control plane that gave the identity: the hash of its
-// CA's key.
-func (id Identity) Authority() string { return caPin([]byte(id.CA)) }
+// Authority names the control plane that gave the identity: the hash of the
+// key of the CA that it had when this device enrolled.
+func (id Identity) Authority() string { return cmp.Or(id.Root, caPin([]byte(id.CA))) }
 
 // identityFile holds all of it, so that it is replaced in one step: a new
 // certificate with an old key would lock the device out.

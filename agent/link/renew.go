@@ -23,6 +23,7 @@ func renew(ctx context.Context, dir string, id Identity, now func() time.Time) (
 	var answer struct {
 		Device      event.DeviceID `json:"device"`
 		Certificate string         `json:"certificate"`
+		CA          string         `json:"ca"`
 		NotAfter    time.Time      `json:"notAfter"`
 	}
 	c := newClient(config)
@@ -32,6 +33,11 @@ func renew(ctx context.Context, dir string, id Identity, now func() time.Time) (
 	}
 	next := id
 	next.Key, next.Certificate, next.NotAfter = key, answer.Certificate, answer.NotAfter
+	if answer.CA != "" && answer.CA != id.CA {
+		// The control plane replaces its CA. The one that this device trusts
+		// vouches for it: the answer came over a connection that it verified.
+		next.Root, next.CA = id.Authority(), answer.CA
+	}
 	if _, err := next.tlsConfig(now); err != nil || answer.Device != id.Device {
 		return id, fault.New(fault.Internal, "the control plane's answer makes no sense; the certificate stays as it is: %w", err)
 	}

@@ -61,11 +61,15 @@ func serial() *big.Int {
 
 // openCA reads the CA or makes it on the first start.
 func openCA(dir string, now time.Time) (*authority, error) {
-	certFile, keyFile := filepath.Join(dir, "ca.pem"), filepath.Join(dir, "ca.key")
-	certPEM, err := os.ReadFile(certFile)
-	if errors.Is(err, fs.ErrNotExist) {
+	certFile, keyFile := filepath.Join(dir, caCert), filepath.Join(dir, caKey)
+	if _, err := os.Stat(certFile); errors.Is(err, fs.ErrNotExist) {
 		return createCA(certFile, keyFile, now)
 	}
+	return readCA(certFile, keyFile)
+}
+
+func readCA(certFile, keyFile string) (*authority, error) {
+	certPEM, err := os.ReadFile(certFile)
 	if err != nil {
 		return nil, err
 	}

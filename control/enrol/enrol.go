@@ -58,12 +58,15 @@ type Config struct {
 // Authority issues identities. It is safe for concurrent use.
 type Authority struct {
 	cfg    Config
-	ca     *authority
 	policy ed25519.PrivateKey
 	failed *limiter // enrolments, by address
 	renews *limiter // by device
 
+	rotated chan struct{} // a rotation began; capacity 1
+
 	mu     sync.Mutex
+	ca     *authority                      // of the server's certificate
+	next   *authority                      // that replaces it, or nil
 	server map[netip.Addr]*tls.Certificate // by the address of this machine that a client has come to
 }
 
@@ -75,7 +78,7 @@ func Open(cfg Config) (*Authority, error) {
 	if err := os.MkdirAll(cfg.Dir, 0o700); err != nil {
 		return nil, fmt.Errorf("open the CA: %w", err)
 	}
-	ca, err := openCA(cfg.Dir, cfg.Now())
+	ca, next, err := openRing(cfg.Dir, cfg.Now())
 	if err != nil {
 		return nil, fmt.Errorf("open the CA: %w", err)
 	}
@@ -83,17 +86,30 @@ func Open(cfg Config) (*Authority, error) {
 	if err != nil {
 		return nil, err
 	}
-	a := &Authority{cfg: cfg, ca: ca, policy: policy, failed: newLimiter(failuresPerMinute), renews: newLimiter(renewalsPerMinute),
+	a := &Authority{cfg: cfg, ca: ca, next: next, rotated: make(chan struct{}, 1), policy: policy, failed: newLimiter(failuresPerMinute), renews: newLimiter(renewalsPerMinute),
 		server: map[netip.Addr]*tls.Certificate{}}
 	_, err = a.serverCertificate(netip.Addr{})
 	return a, err
 }
 
-// CAPEM returns the CA's certificate.
-func (a *Authority) CAPEM() []byte { return a.ca.pem }
+// CAPEM returns the certificates of the CAs to trust: the one that the
+// server's certificate is of, and the one that is about to replace it, if any.
+func (a *Authority) CAPEM() []byte {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.next == nil {
+		return a.ca.pem
+	}
+	return slices.Concat(a.ca.pem, a.next.pem)
+}
 
-// Pin returns the hash of the CA's public key.
-func (a *Authority) Pin() string { return a.ca.pin() }
+// Pin returns the hash of the public key of the CA that the server's
+// certificate is of.
+func (a *Authority) Pin() string {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.ca.pin()
+}
 
 // PolicyKey returns the key that signs policies.
 func (a *Authority) PolicyKey() ed25519.PrivateKey { return a.policy }
@@ -184,7 +200,7 @@ func (a *Authority) peer(ctx context.Context, s *tls.ConnectionState) (event.Dev
 	if at.After(c.NotAfter) {
 		at = c.NotAfter
 	}
-	if _, err := c.Verify(x509.VerifyOptions{Roots: a.ca.pool(), CurrentTime: at, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}}); err != nil {
+	if _, err := c.Verify(x509.VerifyOptions{Roots: a.roots(), CurrentTime: at, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}}); err != nil {
 		return "", nil, fault.New(fault.Unauthentic, "the certificate was not issued by this control plane; enrol again with --force: %w", err)
 	}
 	id, ok := deviceOf(c)
@@ -193,6 +209,13 @@ func (a *Authority) peer(ctx context.Context, s *tls.ConnectionState) (event.Dev
 	}
 	var row certRow
 	err := a.cfg.DB.NewSelect().Model(&row).Where("serial = ?", c.SerialNumber.Text(16)).Scan(ctx)
+	if errors.Is(err, sql.ErrNoRows) {
+		if good, adoptErr := a.adoptable(ctx, id, c); adoptErr != nil {
+			return "", nil, fmt.Errorf("look up a certificate: %w", adoptErr)
+		} else if good {
+			return id, c, nil
+		}
+	}
 	switch {
 	case errors.Is(err, sql.ErrNoRows) || err == nil && row.DeviceID != id:
 		return "", nil, fault.New(fault.Unauthentic, "the certificate is not known here; enrol again with --force")
@@ -212,17 +235,19 @@ type certRow struct {
 	IssuedAt  time.Time
 	NotAfter  time.Time
 	RevokedAt *time.Time
+	Issuer    string // pin of the CA
 }
 
 // issue makes a certificate and notes it, in the place of what the device had
 // and can no longer even renew.
 func (a *Authority) issue(ctx context.Context, id event.DeviceID, csr *x509.CertificateRequest) (*x509.Certificate, error) {
 	now := a.cfg.Now().UTC()
-	c, err := a.ca.device(id, csr, now)
+	ca := a.issuer()
+	c, err := ca.device(id, csr, now)
 	if err != nil {
 		return nil, err
 	}
-	row := certRow{Serial: c.SerialNumber.Text(16), DeviceID: id, IssuedAt: now, NotAfter: c.NotAfter}
+	row := certRow{Serial: c.SerialNumber.Text(16), DeviceID: id, IssuedAt: now, NotAfter: c.NotAfter, Issuer: ca.pin()}
 	err = a.cfg.DB.RunInTx(ctx, nil, func(ctx context.Context, tx bun.Tx) error {
 		// A device that is offboarded while it asks gets nothing.
 		revoked, err := tx.NewSelect().Model((*certRow)(nil)).Where("device_id = ? AND revoked_at IS NOT NULL", id).Exists(ctx)

@@ -178,7 +178,7 @@ func (a *Authority) register(ctx context.Context, reg Registrar, t Token, req en
 	a.cfg.Log.Info("a device has enrolled", "device", device.Device, "environment", device.Environment, "token", t.ID)
 	id := identity{
 		Device: device.Device, Organization: device.Organization, Environment: device.Environment,
-		Certificate: string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert.Raw})), CA: string(a.ca.pem), NotAfter: cert.NotAfter,
+		Certificate: string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert.Raw})), CA: string(a.CAPEM()), NotAfter: cert.NotAfter,
 	}
 	id.PolicyKey = base64.StdEncoding.EncodeToString(a.policy.Public().(ed25519.PublicKey))
 	return id, nil
@@ -208,7 +208,9 @@ func (a *Authority) renew(ctx context.Context, r *http.Request) (identity, error
 	if err != nil {
 		return identity{}, err
 	}
-	return identity{Device: device, Certificate: string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert.Raw})), NotAfter: cert.NotAfter}, nil
+	return identity{
+		Device: device, Certificate: string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert.Raw})), CA: string(a.CAPEM()), NotAfter: cert.NotAfter,
+	}, nil
 }
 
 // limiter bounds what somebody may do per minute: fail to enrol, so that

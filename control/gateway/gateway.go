@@ -11,8 +11,10 @@ package gateway
 import (
 	"context"
 	"log/slog"
+	"maps"
 	"net/http"
 	"runtime/debug"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -255,6 +257,18 @@ func (g *Gateway) Sessions() []Session {
 		list[i] = Session{Device: s.device, Remote: s.conn.RemoteAddr().String(), Since: s.since, Protocol: int(s.protocol.Load())}
 	}
 	return list
+}
+
+// Devices lists the devices that are connected.
+func (g *Gateway) Devices() []event.DeviceID {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return slices.Collect(maps.Keys(g.sessions))
+}
+
+// Renew asks a device to renew its certificate now.
+func (g *Gateway) Renew(ctx context.Context, device event.DeviceID) error {
+	return g.Command(ctx, device, wire.CommandRenew)
 }
 
 // Stats returns the counters.

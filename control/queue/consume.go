@@ -206,6 +206,11 @@ func toMessage(m jetstream.Msg) Message {
 	if meta, err := m.Metadata(); err == nil { // it has some unless the server is broken
 		out.Received = meta.Timestamp.UTC()
 	}
+	if text := m.Headers().Get(headerReceived); text != "" {
+		if t, err := time.Parse(time.RFC3339Nano, text); err == nil {
+			out.Received = t
+		}
+	}
 	return out
 }
 

@@ -66,6 +66,7 @@ type Store struct {
 	// after a failed write. Readers hold mu for reading while they use it,
 	// the writer holds write first and mu only to replace it.
 	write sync.Mutex
+	data  *os.File // of Backup; nil before the first. Guarded by write.
 	mu    sync.RWMutex
 	state *state // nil when closed or broken
 	shut  bool
@@ -129,7 +130,7 @@ func (s *Store) settings() map[string]string {
 
 // open opens the file, checks or makes its schema and reads the ledger.
 func (s *Store) open(ctx context.Context) (_ *state, err error) {
-	path := filepath.Join(s.cfg.Dir, "events.duckdb")
+	path := filepath.Join(s.cfg.Dir, dataFile)
 	options := url.Values{}
 	for name, value := range s.settings() {
 		if name != "duckdb_api" { // the driver sets it itself
@@ -245,10 +246,15 @@ func (s *Store) Close() error {
 	defer s.mu.Unlock()
 	st := s.state
 	s.state, s.shut = nil, true
-	if st == nil {
-		return nil
+	var err error
+	if st != nil {
+		err = st.close()
 	}
-	if err := st.close(); err != nil {
+	if s.data != nil { // after the engine: see raw
+		err = errors.Join(err, s.data.Close())
+		s.data = nil
+	}
+	if err != nil {
 		return fmt.Errorf("close the event store: %w", err)
 	}
 	return nil
