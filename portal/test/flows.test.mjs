@@ -442,6 +442,22 @@ test('alert: a reader looks and changes nothing', async () => {
   assert.equal(await at('comment-add').count(), 0)
 })
 
+test('detection tests: one arrives, one explains itself', async () => {
+  await begin()
+  await enter()
+  await page.goto(`${server.url}/devices/d1?tab=tests`)
+  await at('test-run-eicar').click()
+  await page.locator('[data-testid=test-result][data-outcome=passed]').waitFor()
+  assert.equal(await page.locator('[data-testid^=test-stage-][data-state=ok]').count(), 6)
+  await page.goto(`${server.url}/devices/d2?tab=tests`)
+  await at('test-run-eicar').click()
+  await page.locator('[data-testid=test-result][data-outcome=explained]').getByText('no real-time protection: operation not permitted').waitFor()
+  // Somebody runs one on the host itself.
+  server.state.runs.unshift({ ...server.state.runs[0], id: 'r9', test: 'newer' })
+  server.push('run', 'r9')
+  await at('test-result').nth(1).waitFor()
+})
+
 test('pages follow what happens, with the stream and without it', async () => {
   await begin()
   await enter()

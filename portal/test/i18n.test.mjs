@@ -116,3 +116,17 @@ test('every field of the health report has a name', () => {
   assert.ok(fields.length > 20, 'the fields were not found')
   for (const field of fields) assert.ok(english.names.healthField[field], `names.healthField.${field}`)
 })
+
+// constants reads the values of the string constants of a type.
+const constants = (file, type) => {
+  const go = readFileSync(join(import.meta.dirname, '..', '..', ...file.split('/')), 'utf8')
+  const found = [...go.matchAll(new RegExp(`\\b${type}\\s*=\\s*"(\\w+)"`, 'g'))].map((m) => m[1])
+  assert.ok(found.length > 10, `the constants of ${type} were not found`)
+  return found
+}
+
+test('every reason that an agent or the control plane gives has words', () => {
+  for (const code of constants('health/health.go', 'Code')) assert.ok(english.names.conditionReason[code], `names.conditionReason.${code}`)
+  for (const reason of constants('control/device/coverage.go', 'Reason')) assert.ok(english.names.coverageReason[reason], `names.coverageReason.${reason}`)
+  for (const reason of constants('drill/drill.go', 'ReasonID')) assert.ok(english.names.testReason[reason], `names.testReason.${reason}`)
+})

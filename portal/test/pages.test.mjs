@@ -33,6 +33,7 @@ const rooms = [
   { name: 'device-alerts', path: '/devices/d1', tab: 'tab-alerts', shows: 'alert-row' },
   { name: 'device-timeline', path: '/devices/d1', tab: 'tab-timeline', shows: 'timeline-row' },
   { name: 'device-agent', path: '/devices/d2', tab: 'tab-agent', shows: 'page-title' },
+  { name: 'device-tests', path: '/devices/d2', tab: 'tab-tests', shows: 'test-row' },
   { name: 'environments', path: '/environments', shows: 'environment-row' },
   { name: 'environment', path: '/environments/e1', shows: 'plan-switch' },
   { name: 'not-found', path: '/nowhere', shows: 'empty' },

@@ -4,20 +4,26 @@
 import { useMemo } from 'react'
 import { useTranslation } from 'react-i18next'
 import type { Condition } from '../api/types'
-import { useName } from './names'
+import { useFormat, useName } from './names'
 
 export function useCondition(): { reason: (c: Condition) => string; remedy: (c: Condition) => string } {
   const { t } = useTranslation()
   const name = useName()
+  const format = useFormat()
   return useMemo(() => ({
     reason: (c) => {
       const known = name('conditionReason', c.code)
-      if (!c.code || known === c.code) return name('message', c.reason)
+      if (!c.code || known === c.code) {
+        const plan = /^plan (P\d)$/.exec(c.reason ?? '')
+        if (plan) return t('condition.plan', { plan: plan[1] })
+        const valid = /^valid until (\S+)$/.exec(c.reason ?? '')
+        return valid ? t('condition.valid', { time: format.time(valid[1]) }) : name('message', c.reason)
+      }
       return c.detail ? t('condition.detail', { reason: known, detail: c.detail }) : known
     },
     remedy: (c) => {
       const known = name('conditionRemedy', c.code)
       return !c.code || known === c.code ? name('message', c.remedy) : known
     },
-  }), [t, name])
+  }), [t, name, format])
 }

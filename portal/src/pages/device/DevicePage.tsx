@@ -1,4 +1,5 @@
 import { Badge, makeStyles, MessageBar, MessageBarBody, Tab, TabList, tokens } from '@fluentui/react-components'
+import { lazy, Suspense } from 'react'
 import { useTranslation } from 'react-i18next'
 import { useParams } from 'react-router'
 import { getDevice } from '../../api/calls'
@@ -19,7 +20,9 @@ const useStyles = makeStyles({
   tabs: { marginLeft: '-12px' },
 })
 
-const tabs = ['overview', 'alerts', 'timeline', 'agent'] as const
+const TestsTab = lazy(() => import('./TestsTab'))
+
+const tabs = ['overview', 'alerts', 'timeline', 'agent', 'tests'] as const
 
 export default function DevicePage() {
   const styles = useStyles()
@@ -32,7 +35,7 @@ export default function DevicePage() {
     return <Page title={t('device.one')} crumbs={crumbs}>{error ? <Failure error={error} retry={reload} /> : <Loading />}</Page>
   }
   const current = tabs.find((name) => name === tab) ?? 'overview'
-  const labels = { overview: t('device.overview'), alerts: t('device.alerts'), timeline: t('device.timeline'), agent: t('device.agent') }
+  const labels = { overview: t('device.overview'), alerts: t('device.alerts'), timeline: t('device.timeline'), agent: t('device.agent'), tests: t('tests.title') }
   const addresses = device.ipAddresses ?? []
   const tags = device.tags ?? []
   return (
@@ -60,6 +63,7 @@ export default function DevicePage() {
         {current === 'alerts' && <AlertsTab device={id} />}
         {current === 'timeline' && <TimelineTab device={id} />}
         {current === 'agent' && <AgentTab device={device} />}
+        {current === 'tests' && <Suspense fallback={<Loading />}><TestsTab device={id} connected={device.connected} /></Suspense>}
       </div>
     </Page>
   )

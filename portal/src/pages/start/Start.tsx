@@ -70,7 +70,7 @@ export default function Start() {
         {step(2, t('start.protected'), <DevicesStep devices={devices.data.items} waiting={next === 1 || next === 2} />)}
         {step(3, t('start.detect'), alert
           ? <div className={styles.row}><Text>{t('start.detected')}</Text><RouteLink to={`/alerts/${alert.id}`} data-testid="start-alert">{title(alert.title)}</RouteLink></div>
-          : <DetectStep waiting={next === 3} />)}
+          : <DetectStep waiting={next === 3} device={devices.data.items.find((d) => d.connected)} />)}
       </ol>
       {next === -1 && <MessageBar intent="success" layout="multiline"><MessageBarBody data-testid="start-ready">{t('start.ready')} <RouteLink to="/">{t('start.toHome')}</RouteLink></MessageBarBody></MessageBar>}
     </Page>
@@ -152,7 +152,7 @@ function DevicesStep({ devices, waiting }: { devices: Device[]; waiting: boolean
   )
 }
 
-function DetectStep({ waiting }: { waiting: boolean }) {
+function DetectStep({ waiting, device }: { waiting: boolean; device: Device | undefined }) {
   const styles = useStyles()
   const { t } = useTranslation()
   return (
@@ -160,6 +160,7 @@ function DetectStep({ waiting }: { waiting: boolean }) {
       <Text>{t('start.detectText')}</Text>
       <Copyable text={`curl -ko eicar.com.txt ${window.location.origin}/downloads/eicar.com.txt && cat eicar.com.txt`} label={t('start.detect')} testid="start-test" />
       <Text size={200}>{t('start.detectNote')}</Text>
+      {device && <div className={styles.row}><Text>{t('start.orTest')}</Text><RouteLink to={`/devices/${device.id}?tab=tests`} data-testid="start-tests">{t('start.tests', { name: device.name })}</RouteLink></div>}
       {waiting && <div className={styles.row}><Spinner size="tiny" label={t('start.waitAlert')} /></div>}
     </>
   )
