@@ -35,12 +35,12 @@ func (w *worker) openTests() {
 }
 
 // testFolders are where people put files, and the filesystems that are
-// blocked: one of these shows the most.
+// protected.
 func (w *worker) testFolders() []string {
 	folders := []string{os.TempDir(), "/var/tmp"}
 	now := w.settings.Now()
 	for _, m := range localMounts() {
-		if now.ModeOf(m) == policy.Block {
+		if mode := now.ModeOf(m); mode == policy.Block || mode == policy.Watch {
 			folders = append(folders, m)
 		}
 	}
