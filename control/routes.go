@@ -46,10 +46,13 @@ func (a *api) routes() []rest.Route {
 
 		rest.JSON("GET /api/v1/alerts", access.ReadAlerts, "List alerts, newest activity first", a.listAlerts),
 		rest.JSON("GET /api/v1/alerts/{id}", access.ReadAlerts, "An alert with evidence, process tree and events", a.alert),
-		rest.JSON("PATCH /api/v1/alerts/{id}", access.TriageAlerts, "Change the status of an alert", a.changeAlert),
+		rest.JSON("PATCH /api/v1/alerts/{id}", access.TriageAlerts, "Change status, assignee or classification of an alert", a.changeAlert),
+		rest.JSON("POST /api/v1/alerts/{id}/comments", access.TriageAlerts, "Comment on an alert", a.commentAlert),
 		rest.JSON("GET /api/v1/incidents", access.ReadAlerts, "List incidents, newest activity first", a.listIncidents),
-		rest.JSON("GET /api/v1/incidents/{id}", access.ReadAlerts, "An incident with its alerts", a.incident),
-		rest.JSON("PATCH /api/v1/incidents/{id}", access.TriageAlerts, "Change status or assignee of an incident", a.changeIncident),
+		rest.JSON("GET /api/v1/incidents/{id}", access.ReadAlerts, "An incident with its alerts, graph, evidence, comments and activity", a.incident),
+		rest.JSON("PATCH /api/v1/incidents/{id}", access.TriageAlerts, "Change name, status, severity, assignee or classification of an incident", a.changeIncident),
+		rest.JSON("POST /api/v1/incidents/{id}/comments", access.TriageAlerts, "Comment on an incident", a.commentIncident),
+		rest.JSON("GET /api/v1/assignees", access.ReadAlerts, "Who can be given alerts and incidents", a.access.ListAssignees),
 
 		rest.Plain("GET /api/v1/stream", rest.SignedIn, "Changes as server-sent events: device, alert, incident, plan", "text/event-stream", a.stream),
 

@@ -29,9 +29,11 @@ CREATE TABLE alerts (
     created_at       TIMESTAMP NOT NULL,
     first_activity   TIMESTAMP NOT NULL,
     last_activity    TIMESTAMP NOT NULL
-);
+, assignee TEXT NOT NULL DEFAULT '', classification TEXT NOT NULL DEFAULT 'NotSet', determination TEXT NOT NULL DEFAULT '');
 
 CREATE INDEX alerts_activity ON alerts (organization_id, last_activity DESC);
+
+CREATE INDEX alerts_category ON alerts (organization_id, category, last_activity DESC);
 
 CREATE INDEX alerts_device ON alerts (device_id, last_activity DESC);
 
@@ -68,7 +70,7 @@ CREATE TABLE certificates (
     issued_at  TIMESTAMP NOT NULL,
     not_after  TIMESTAMP NOT NULL,
     revoked_at TIMESTAMP
-);
+, issuer TEXT NOT NULL DEFAULT '');
 
 CREATE INDEX certificates_device ON certificates (device_id, issued_at DESC);
 
@@ -142,6 +144,34 @@ CREATE TABLE goose_db_version (
 		tstamp TIMESTAMP DEFAULT (datetime('now'))
 	);
 
+CREATE TABLE incident_activity (
+    id          INTEGER PRIMARY KEY AUTOINCREMENT,
+    incident_id INTEGER REFERENCES incidents (id),
+    alert_id    TEXT REFERENCES alerts (id),
+    at          TIMESTAMP NOT NULL,
+    actor       TEXT NOT NULL,
+    action      TEXT NOT NULL,
+    was         TEXT NOT NULL,
+    became      TEXT NOT NULL
+);
+
+CREATE INDEX incident_activity_alert ON incident_activity (alert_id);
+
+CREATE INDEX incident_activity_incident ON incident_activity (incident_id);
+
+CREATE TABLE incident_comments (
+    id          TEXT PRIMARY KEY,
+    incident_id INTEGER REFERENCES incidents (id),
+    alert_id    TEXT REFERENCES alerts (id),
+    at          TIMESTAMP NOT NULL,
+    author      TEXT NOT NULL,
+    text        TEXT NOT NULL
+);
+
+CREATE INDEX incident_comments_alert ON incident_comments (alert_id);
+
+CREATE INDEX incident_comments_incident ON incident_comments (incident_id);
+
 CREATE TABLE incidents (
     id              INTEGER PRIMARY KEY AUTOINCREMENT,
     organization_id TEXT NOT NULL,
@@ -152,7 +182,7 @@ CREATE TABLE incidents (
     created_at      TIMESTAMP NOT NULL,
     first_activity  TIMESTAMP NOT NULL,
     last_activity   TIMESTAMP NOT NULL
-);
+, name TEXT NOT NULL DEFAULT '', severity INTEGER NOT NULL DEFAULT 0, classification TEXT NOT NULL DEFAULT 'NotSet', determination TEXT NOT NULL DEFAULT '');
 
 CREATE INDEX incidents_activity ON incidents (organization_id, last_activity DESC);
 
@@ -175,6 +205,11 @@ CREATE TABLE organizations (
   id TEXT PRIMARY KEY,
   name TEXT NOT NULL,
   created_at TIMESTAMP NOT NULL
+);
+
+CREATE TABLE restores (
+    made_at     TIMESTAMP NOT NULL,
+    restored_at TIMESTAMP NOT NULL
 );
 
 CREATE TABLE sessions (

@@ -23,12 +23,15 @@ const Version = "1"
 
 // Meta describes a rule.
 type Meta struct {
-	ID             string   `yaml:"-"`
-	Title          string   `yaml:"title"`
-	Severity       string   `yaml:"severity"`
-	Category       string   `yaml:"category"`
-	Techniques     []string `yaml:"techniques"`
-	Description    string   `yaml:"description"`
+	ID          string   `yaml:"-"`
+	Title       string   `yaml:"title"`
+	Severity    string   `yaml:"severity"`
+	Category    string   `yaml:"category"`
+	Techniques  []string `yaml:"techniques"`
+	Description string   `yaml:"description"`
+	// Logic says what the rule looks for, exactly enough to see why something
+	// matched.
+	Logic          string   `yaml:"logic"`
 	FalsePositives []string `yaml:"falsePositives"`
 	// Recommended are actions for who investigates, in order.
 	Recommended []string `yaml:"recommended"`

@@ -66,6 +66,9 @@ type alertRow struct {
 	Finding         finding.Finding `bun:"type:json"` // the most telling one
 	Occurrences     int             // findings, each once
 	Test            bool
+	Assignee        string
+	Classification  string
+	Determination   string
 	CreatedAt       time.Time
 	FirstActivity   time.Time
 	LastActivity    time.Time
@@ -84,8 +87,12 @@ type incidentRow struct {
 	ID             int64 `bun:",pk,autoincrement"`
 	OrganizationID string
 	DeviceID       event.DeviceID
+	Name           string           // "" for what the alerts say
+	Severity       finding.Severity `bun:"type:integer"` // 0 for what the alerts say
 	Status         string
 	Assignee       string
+	Classification string
+	Determination  string
 	MergedInto     *int64
 	CreatedAt      time.Time
 	FirstActivity  time.Time
@@ -106,6 +113,9 @@ type Config struct {
 	// Changed is told what was made or changed, after it is saved. It must not
 	// block. May be nil.
 	Changed func(Changed)
+	// Tell is told what people may want to know, within the transaction that
+	// makes it true. May be nil.
+	Tell func(ctx context.Context, tx bun.IDB, n News) error
 }
 
 // New returns the desk over a migrated database.
@@ -134,14 +144,15 @@ func (d *Desk) Take(ctx context.Context, organization string, device event.Devic
 	var changed Changed
 	err := d.db.RunInTx(ctx, nil, func(ctx context.Context, tx bun.Tx) error {
 		changed = Changed{}
+		b := newBefore()
 		for i := range list {
 			f := list[i]
 			f.Device = device
-			if err := d.take(ctx, tx, organization, &f, &changed); err != nil {
+			if err := d.take(ctx, tx, organization, &f, &changed, b); err != nil {
 				return fmt.Errorf("finding %s: %w", f.ID, err)
 			}
 		}
-		return nil
+		return d.report(ctx, tx, b)
 	})
 	if err != nil {
 		return Changed{}, err
@@ -153,7 +164,7 @@ func (d *Desk) Take(ctx context.Context, organization string, device event.Devic
 	return changed, nil
 }
 
-func (d *Desk) take(ctx context.Context, tx bun.Tx, organization string, f *finding.Finding, changed *Changed) error {
+func (d *Desk) take(ctx context.Context, tx bun.Tx, organization string, f *finding.Finding, changed *Changed, b *before) error {
 	f.Time = f.Time.UTC()
 	var states []finding.State
 	if err := tx.NewSelect().Table("findings").Column("state").Where("id = ?", f.ID).Scan(ctx, &states); err != nil {
@@ -162,7 +173,7 @@ func (d *Desk) take(ctx context.Context, tx bun.Tx, organization string, f *find
 	if slices.Contains(states, f.State) {
 		return nil
 	}
-	a, err := d.alertFor(ctx, tx, organization, f)
+	a, err := d.alertFor(ctx, tx, organization, f, b)
 	if err != nil {
 		return err
 	}
@@ -179,7 +190,7 @@ func (d *Desk) take(ctx context.Context, tx bun.Tx, organization string, f *find
 		}
 	}
 	if !a.Test {
-		if err := d.correlate(ctx, tx, a, changed); err != nil {
+		if err := d.correlate(ctx, tx, a, changed, b); err != nil {
 			return err
 		}
 	}
@@ -195,7 +206,7 @@ func (d *Desk) take(ctx context.Context, tx bun.Tx, organization string, f *find
 // alertFor returns the alert that a finding belongs to, with the finding
 // folded into it: the one that has the finding in another state, the one that
 // is near in time, or a new one.
-func (d *Desk) alertFor(ctx context.Context, tx bun.Tx, organization string, f *finding.Finding) (*alertRow, error) {
+func (d *Desk) alertFor(ctx context.Context, tx bun.Tx, organization string, f *finding.Finding, b *before) (*alertRow, error) {
 	var list []alertRow
 	err := tx.NewSelect().Model(&list).Where("merged_into IS NULL AND id IN (SELECT alert_id FROM findings WHERE id = ?)", f.ID).Scan(ctx)
 	if err == nil && len(list) == 0 {
@@ -206,10 +217,12 @@ func (d *Desk) alertFor(ctx context.Context, tx bun.Tx, organization string, f *
 	}
 	if len(list) == 0 {
 		a := newAlert(organization, f, d.now())
+		b.alert(a.ID, 0)
 		_, err := tx.NewInsert().Model(a).Exec(ctx)
 		return a, err
 	}
 	a := &list[0]
+	b.alert(a.ID, a.Severity)
 	a.fold(f)
 	// The finding may be the missing link to other alerts.
 	for {
@@ -218,7 +231,7 @@ func (d *Desk) alertFor(ctx context.Context, tx bun.Tx, organization string, f *
 			return a, err
 		}
 		for i := range others {
-			if err := absorb(ctx, tx, a, &others[i]); err != nil {
+			if err := d.absorb(ctx, tx, a, &others[i]); err != nil {
 				return nil, err
 			}
 		}
@@ -239,7 +252,7 @@ func newAlert(organization string, f *finding.Finding, now time.Time) *alertRow 
 	a := &alertRow{
 		// The prefix says where an alert comes from, as in portals that people
 		// know.
-		ID: "da" + rest.NewID(), OrganizationID: organization, DeviceID: f.Device, Fold: foldKey(f), Status: StatusNew, Category: f.Category,
+		ID: "da" + rest.NewID(), OrganizationID: organization, DeviceID: f.Device, Fold: foldKey(f), Status: StatusNew, Classification: NotSet, Category: f.Category,
 		DetectionSource: f.Source, Test: f.Test, CreatedAt: now, FirstActivity: f.Time, LastActivity: f.Time,
 	}
 	if f.Threat != nil {
@@ -283,7 +296,7 @@ func moreTelling(f, than *finding.Finding) bool {
 
 // absorb moves everything of an alert into another one. The empty one stays,
 // pointing to where its findings went, so that links to it still lead there.
-func absorb(ctx context.Context, tx bun.Tx, into, other *alertRow) error {
+func (d *Desk) absorb(ctx context.Context, tx bun.Tx, into, other *alertRow) error {
 	into.fold(&other.Finding)
 	if other.FirstActivity.Before(into.FirstActivity) {
 		into.FirstActivity = other.FirstActivity
@@ -295,9 +308,17 @@ func absorb(ctx context.Context, tx bun.Tx, into, other *alertRow) error {
 	if other.Status != StatusNew && into.Status == StatusNew {
 		into.Status = other.Status
 	}
+	if into.Assignee == "" {
+		into.Assignee = other.Assignee
+	}
+	if into.Classification == NotSet {
+		into.Classification, into.Determination = other.Classification, other.Determination
+	}
 	for _, q := range []string{
 		"UPDATE findings SET alert_id = ? WHERE alert_id = ?",
 		"UPDATE OR REPLACE alert_keys SET alert_id = ? WHERE alert_id = ?",
+		"UPDATE incident_activity SET alert_id = ? WHERE alert_id = ?",
+		"UPDATE incident_comments SET alert_id = ? WHERE alert_id = ?",
 	} {
 		if _, err := tx.NewRaw(q, into.ID, other.ID).Exec(ctx); err != nil {
 			return err
@@ -308,7 +329,7 @@ func absorb(ctx context.Context, tx bun.Tx, into, other *alertRow) error {
 		if into.IncidentID == nil {
 			into.IncidentID = other.IncidentID
 		} else if *into.IncidentID != *other.IncidentID {
-			if err := joinInto(ctx, tx, *into.IncidentID, *other.IncidentID); err != nil {
+			if err := d.joinInto(ctx, tx, *into.IncidentID, *other.IncidentID); err != nil {
 				return err
 			}
 		}
@@ -320,21 +341,30 @@ func absorb(ctx context.Context, tx bun.Tx, into, other *alertRow) error {
 
 // correlate puts an alert into its incident, and joins incidents that it
 // connects.
-func (d *Desk) correlate(ctx context.Context, tx bun.Tx, a *alertRow, changed *Changed) error {
+func (d *Desk) correlate(ctx context.Context, tx bun.Tx, a *alertRow, changed *Changed, b *before) error {
 	incidents, err := sharing(ctx, tx, a)
 	if err != nil {
 		return err
 	}
 	var in incidentRow
 	if len(incidents) == 0 {
-		in = incidentRow{OrganizationID: a.OrganizationID, DeviceID: a.DeviceID, Status: StatusActive, CreatedAt: d.now(), FirstActivity: a.FirstActivity, LastActivity: a.LastActivity}
+		in = incidentRow{OrganizationID: a.OrganizationID, DeviceID: a.DeviceID, Status: StatusActive, Classification: NotSet, CreatedAt: d.now(), FirstActivity: a.FirstActivity, LastActivity: a.LastActivity}
 		if _, err := tx.NewInsert().Model(&in).Exec(ctx); err != nil {
+			return err
+		}
+		b.incident(in.ID, 0)
+		if err := d.note(ctx, tx, &in.ID, nil, systemActor, "created", "", ""); err != nil {
 			return err
 		}
 	} else {
 		in = incidents[0]
+		list, err := pages(ctx, tx, incidents[:1])
+		if err != nil {
+			return err
+		}
+		b.incident(in.ID, list[0].Severity)
 		for _, other := range incidents[1:] {
-			if err := join(ctx, tx, &in, &other); err != nil {
+			if err := d.join(ctx, tx, &in, &other); err != nil {
 				return err
 			}
 		}
@@ -381,7 +411,7 @@ func (in *incidentRow) widen(first, last time.Time) {
 
 // join moves everything of an incident into another one. The empty one stays,
 // pointing to where its alerts went, so that links to it still lead there.
-func join(ctx context.Context, tx bun.Tx, into, other *incidentRow) error {
+func (d *Desk) join(ctx context.Context, tx bun.Tx, into, other *incidentRow) error {
 	into.widen(other.FirstActivity, other.LastActivity)
 	if into.Assignee == "" {
 		into.Assignee = other.Assignee
@@ -389,7 +419,23 @@ func join(ctx context.Context, tx bun.Tx, into, other *incidentRow) error {
 	if into.Status == StatusResolved {
 		into.Status = other.Status
 	}
-	if _, err := tx.NewRaw("UPDATE alerts SET incident_id = ? WHERE incident_id = ?", into.ID, other.ID).Exec(ctx); err != nil {
+	if into.Name == "" {
+		into.Name = other.Name
+	}
+	into.Severity = max(into.Severity, other.Severity)
+	if into.Classification == NotSet {
+		into.Classification, into.Determination = other.Classification, other.Determination
+	}
+	for _, q := range []string{
+		"UPDATE alerts SET incident_id = ? WHERE incident_id = ?",
+		"UPDATE incident_activity SET incident_id = ? WHERE incident_id = ?",
+		"UPDATE incident_comments SET incident_id = ? WHERE incident_id = ?",
+	} {
+		if _, err := tx.NewRaw(q, into.ID, other.ID).Exec(ctx); err != nil {
+			return err
+		}
+	}
+	if err := d.note(ctx, tx, &into.ID, nil, systemActor, "joined", fmt.Sprint(other.ID), fmt.Sprint(into.ID)); err != nil {
 		return err
 	}
 	other.MergedInto, other.Status = &into.ID, StatusResolved
@@ -397,7 +443,7 @@ func join(ctx context.Context, tx bun.Tx, into, other *incidentRow) error {
 	return err
 }
 
-func joinInto(ctx context.Context, tx bun.Tx, intoID, otherID int64) error {
+func (d *Desk) joinInto(ctx context.Context, tx bun.Tx, intoID, otherID int64) error {
 	into, other := &incidentRow{ID: intoID}, &incidentRow{ID: otherID}
 	if err := tx.NewSelect().Model(into).WherePK().Scan(ctx); err != nil {
 		return err
@@ -405,7 +451,7 @@ func joinInto(ctx context.Context, tx bun.Tx, intoID, otherID int64) error {
 	if err := tx.NewSelect().Model(other).WherePK().Scan(ctx); err != nil {
 		return err
 	}
-	if err := join(ctx, tx, into, other); err != nil {
+	if err := d.join(ctx, tx, into, other); err != nil {
 		return err
 	}
 	_, err := tx.NewUpdate().Model(into).WherePK().Exec(ctx)

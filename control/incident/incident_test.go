@@ -221,16 +221,21 @@ func TestTriage(t *testing.T) {
 		t.Errorf("risk %+v, %v", r, err)
 	}
 	a := alerts(t, d)[0]
-	if err := d.SetAlertStatus(t.Context(), org, a.ID, incident.StatusInProgress); err != nil {
-		t.Fatal(err)
+	effects, err := d.ChangeAlert(t.Context(), org, a.ID, incident.Triage{Status: new(incident.StatusInProgress)})
+	if err != nil || len(effects) != 1 || effects[0].To != incident.StatusInProgress || effects[0].ID != a.IncidentID {
+		t.Fatalf("effects %+v, %v", effects, err)
 	}
-	if err := d.SetAlertStatus(t.Context(), org, a.ID, "Done"); !fault.Is(err, fault.Invalid) {
+	if _, err := d.ChangeAlert(t.Context(), org, a.ID, incident.Triage{Status: new("Done")}); !fault.Is(err, fault.Invalid) {
 		t.Errorf("a status of one's own: %v", err)
 	}
-	if err := d.SetAlertStatus(t.Context(), "another", a.ID, incident.StatusNew); !fault.Is(err, fault.NotFound) {
+	if _, err := d.ChangeAlert(t.Context(), "another", a.ID, incident.Triage{Status: new(incident.StatusNew)}); !fault.Is(err, fault.NotFound) {
 		t.Errorf("of another organization: %v", err)
 	}
-	page, err := d.UpdateIncident(t.Context(), org, a.IncidentID, new(incident.StatusResolved), new("kim"))
+	effects, err = d.ChangeIncident(t.Context(), org, a.IncidentID, incident.Triage{Status: new(incident.StatusResolved), Assignee: new("kim")})
+	if err != nil || len(effects) != 1 || effects[0].Kind != "alerts" || effects[0].Count != 1 {
+		t.Errorf("effects %+v, %v", effects, err)
+	}
+	page, err := d.Incident(t.Context(), org, a.IncidentID)
 	if err != nil || page.Status != incident.StatusResolved || page.Assignee != "kim" || page.Alerts.Active != 0 || page.AlertItems[0].Status != incident.StatusResolved {
 		t.Errorf("page %+v, %v", page, err)
 	}
@@ -304,7 +309,7 @@ func TestOrderOfArrivalDoesNotMatter(t *testing.T) {
 		var results []string
 		for range 2 {
 			// The same tables for every round: making them takes longest.
-			for _, table := range []string{"alert_keys", "findings", "alerts", "incidents"} {
+			for _, table := range []string{"incident_activity", "alert_keys", "findings", "alerts", "incidents"} {
 				if _, err := b.ExecContext(context.Background(), "DELETE FROM "+table); err != nil {
 					t.Fatal(err)
 				}

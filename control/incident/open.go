@@ -2,6 +2,7 @@ package incident
 
 import (
 	"context"
+	"slices"
 
 	"github.com/uptrace/bun"
 
@@ -12,18 +13,20 @@ import (
 const StatusOpen = "Open"
 
 func ofStatus(sel *bun.SelectQuery, status string) *bun.SelectQuery {
-	switch status {
-	case "":
+	list := values(status)
+	switch {
+	case len(list) == 0:
 		return sel
-	case StatusOpen:
+	case slices.Contains(list, StatusOpen):
 		return sel.Where("status != ?", StatusResolved)
 	default:
-		return sel.Where("status = ?", status)
+		return sel.Where("status IN (?)", bun.List(list))
 	}
 }
 
-// incidentSeverity is the severity of an incident in SQL, as add sums it up.
-const incidentSeverity = "coalesce((SELECT max(a.severity) FROM alerts AS a WHERE a.incident_id = incident_row.id), 1)"
+// incidentSeverity is the severity of an incident in SQL, as add sums it up: what
+// somebody has set, or what the alerts say.
+const incidentSeverity = "coalesce(nullif(incident_row.severity, 0), (SELECT max(a.severity) FROM alerts AS a WHERE a.incident_id = incident_row.id), 1)"
 
 // Open counts what is not resolved, by severity.
 type Open struct {

@@ -9,11 +9,9 @@ import (
 
 	"github.com/uptrace/bun"
 
-	"komainu/control/access"
 	"komainu/control/db"
 	"komainu/control/rest"
 	"komainu/event"
-	"komainu/fault"
 	"komainu/finding"
 )
 
@@ -43,7 +41,10 @@ type Alert struct {
 	Summary         string           `json:"summary"`
 	Occurrences     int              `json:"occurrences" doc:"findings that this alert stands for"`
 	Rule            Rule             `json:"rule"`
-	Test            bool             `json:"test"`
+	Test            bool             `json:"test" doc:"a self-test of the product, kept out of incidents"`
+	Assignee        string           `json:"assignee"`
+	Classification  string           `json:"classification" doc:"NotSet, TruePositive, InformationalExpectedActivity or FalsePositive"`
+	Determination   string           `json:"determination" doc:"what goes with the classification, empty when not said"`
 }
 
 // Incident is a line of the incident queue.
@@ -53,6 +54,8 @@ type Incident struct {
 	Severity         finding.Severity `json:"severity"`
 	Status           string           `json:"status" doc:"Active, InProgress or Resolved"`
 	Assignee         string           `json:"assignee"`
+	Classification   string           `json:"classification" doc:"NotSet, TruePositive, InformationalExpectedActivity or FalsePositive"`
+	Determination    string           `json:"determination" doc:"what goes with the classification, empty when not said"`
 	Alerts           AlertCounts      `json:"alerts"`
 	Devices          []rest.Ref       `json:"devices"`
 	Categories       []string         `json:"categories"`
@@ -74,29 +77,12 @@ type IncidentPage struct {
 	AlertItems []Alert `json:"alertItems"`
 }
 
-// AlertQuery selects alerts.
-type AlertQuery struct {
-	rest.Paging
-	Device   string `query:"device"`
-	Incident string `query:"incident"`
-	Status   string `query:"status" doc:"New, InProgress, Resolved, or Open for what is not resolved"`
-	Severity string `query:"severity"`
-}
-
-// IncidentQuery selects incidents.
-type IncidentQuery struct {
-	rest.Paging
-	Status   string `query:"status" doc:"Active, InProgress, Resolved, or Open for what is not resolved"`
-	Severity string `query:"severity"`
-	Device   string `query:"device"`
-}
-
 func (a *alertRow) view() Alert {
 	v := Alert{
 		ID: a.ID, Title: a.Title, Severity: a.Severity, Status: a.Status, Category: string(a.Category), Techniques: a.Brief.Techniques,
 		DetectionSource: string(a.DetectionSource), Device: rest.Ref{ID: string(a.DeviceID)}, FirstActivity: a.FirstActivity, LastActivity: a.LastActivity,
 		CreatedAt: a.CreatedAt, ThreatName: a.ThreatName, State: string(a.State), Summary: a.Brief.Summary, Occurrences: a.Occurrences,
-		Rule: Rule(a.Brief.Rule), Test: a.Test,
+		Rule: Rule(a.Brief.Rule), Test: a.Test, Assignee: a.Assignee, Classification: a.Classification, Determination: a.Determination,
 	}
 	if v.Techniques == nil {
 		v.Techniques = []string{}
@@ -105,39 +91,6 @@ func (a *alertRow) view() Alert {
 		v.IncidentID = strconv.FormatInt(*a.IncidentID, 10)
 	}
 	return v
-}
-
-// Alerts returns a page, newest activity first.
-func (d *Desk) Alerts(ctx context.Context, organization string, q AlertQuery) (rest.List[Alert], error) {
-	offset, err := q.Offset()
-	if err != nil {
-		return rest.List[Alert]{}, err
-	}
-	var rows []alertRow
-	sel := d.db.NewSelect().Model(&rows).ExcludeColumn("finding").Where("organization_id = ? AND merged_into IS NULL", organization).Order("last_activity DESC", "id")
-	if q.Device != "" {
-		sel = sel.Where("device_id = ?", q.Device)
-	}
-	if q.Incident != "" {
-		sel = sel.Where("incident_id = ?", q.Incident)
-	}
-	sel = ofStatus(sel, q.Status)
-	if q.Severity != "" {
-		s, err := finding.ParseSeverity(q.Severity)
-		if err != nil {
-			return rest.List[Alert]{}, fault.New(fault.Invalid, "%w", err)
-		}
-		sel = sel.Where("severity = ?", s)
-	}
-	total, err := sel.Limit(int64(q.Limit)).Offset(int64(offset)).ScanAndCount(ctx)
-	if err != nil {
-		return rest.List[Alert]{}, err
-	}
-	items := make([]Alert, len(rows))
-	for i := range rows {
-		items[i] = rows[i].view()
-	}
-	return rest.NewList(items, int(total), q.Next(offset, len(items), int(total))), nil
 }
 
 // Alert returns one alert and the finding that tells most of it.
@@ -162,72 +115,6 @@ func alert(ctx context.Context, b bun.IDB, organization, id string) (*alertRow, 
 	}
 }
 
-// SetAlertStatus changes the status of an alert. An incident whose alerts are
-// all resolved stays as it is: resolving it is a decision of its own.
-func (d *Desk) SetAlertStatus(ctx context.Context, organization, id, status string) error {
-	if !slices.Contains([]string{StatusNew, StatusInProgress, StatusResolved}, status) {
-		return fault.New(fault.Invalid, "status %q: want New, InProgress or Resolved", status)
-	}
-	var changed Changed
-	err := d.db.RunInTx(ctx, nil, func(ctx context.Context, tx bun.Tx) error {
-		a, err := alert(ctx, tx, organization, id)
-		if err != nil {
-			return err
-		}
-		changed = Changed{Alerts: []string{a.ID}, Devices: []event.DeviceID{a.DeviceID}}
-		if a.IncidentID != nil {
-			changed.Incidents = []int64{*a.IncidentID}
-		}
-		was := a.Status
-		if was == status {
-			return nil
-		}
-		a.Status = status
-		if _, err := tx.NewUpdate().Model(a).Column("status").WherePK().Exec(ctx); err != nil {
-			return err
-		}
-		return d.cfg.Record(ctx, tx, access.Change{Action: "alert.change", Target: a.ID, Name: a.Title, Detail: map[string]any{"status": []string{was, status}}})
-	})
-	if err == nil {
-		d.cfg.Changed(changed)
-	}
-	return err
-}
-
-// Incidents returns a page, newest activity first.
-func (d *Desk) Incidents(ctx context.Context, organization string, q IncidentQuery) (rest.List[Incident], error) {
-	offset, err := q.Offset()
-	if err != nil {
-		return rest.List[Incident]{}, err
-	}
-	var rows []incidentRow
-	sel := d.db.NewSelect().Model(&rows).Where("organization_id = ? AND merged_into IS NULL", organization).Order("last_activity DESC", "id DESC")
-	sel = ofStatus(sel, q.Status)
-	if q.Device != "" {
-		sel = sel.Where("device_id = ?", q.Device)
-	}
-	if q.Severity != "" {
-		s, err := finding.ParseSeverity(q.Severity)
-		if err != nil {
-			return rest.List[Incident]{}, fault.New(fault.Invalid, "%w", err)
-		}
-		sel = sel.Where(incidentSeverity+" = ?", s)
-	}
-	total, err := sel.Limit(int64(q.Limit)).Offset(int64(offset)).ScanAndCount(ctx)
-	if err != nil {
-		return rest.List[Incident]{}, err
-	}
-	pages, err := d.pages(ctx, rows)
-	if err != nil {
-		return rest.List[Incident]{}, err
-	}
-	items := make([]Incident, len(pages))
-	for i, p := range pages {
-		items[i] = p.Incident
-	}
-	return rest.NewList(items, int(total), q.Next(offset, len(items), int(total))), nil
-}
-
 // Incident returns one incident with its alerts. The id of an incident that
 // was joined into another leads to that one.
 func (d *Desk) Incident(ctx context.Context, organization, id string) (IncidentPage, error) {
@@ -235,7 +122,7 @@ func (d *Desk) Incident(ctx context.Context, organization, id string) (IncidentP
 	if err != nil {
 		return IncidentPage{}, err
 	}
-	pages, err := d.pages(ctx, []incidentRow{in})
+	pages, err := pages(ctx, d.db, []incidentRow{in})
 	if err != nil {
 		return IncidentPage{}, err
 	}
@@ -256,7 +143,7 @@ func incident(ctx context.Context, b bun.IDB, organization, id string) (incident
 }
 
 // pages reads the alerts of incidents in one query and sums them up.
-func (d *Desk) pages(ctx context.Context, rows []incidentRow) ([]IncidentPage, error) {
+func pages(ctx context.Context, b bun.IDB, rows []incidentRow) ([]IncidentPage, error) {
 	if len(rows) == 0 {
 		return nil, nil
 	}
@@ -265,13 +152,13 @@ func (d *Desk) pages(ctx context.Context, rows []incidentRow) ([]IncidentPage, e
 		ids[i] = r.ID
 	}
 	var alerts []alertRow
-	if err := d.db.NewSelect().Model(&alerts).ExcludeColumn("finding").Where("incident_id IN (?)", bun.List(ids)).Order("first_activity", "id").Scan(ctx); err != nil {
+	if err := b.NewSelect().Model(&alerts).ExcludeColumn("finding").Where("incident_id IN (?)", bun.List(ids)).Order("first_activity", "id").Scan(ctx); err != nil {
 		return nil, err
 	}
 	pages := make([]IncidentPage, len(rows))
 	for i, r := range rows {
 		p := IncidentPage{AlertItems: []Alert{}, Incident: Incident{
-			ID: strconv.FormatInt(r.ID, 10), Severity: finding.Informational, Status: r.Status, Assignee: r.Assignee, Devices: []rest.Ref{{ID: string(r.DeviceID)}},
+			ID: strconv.FormatInt(r.ID, 10), Severity: finding.Informational, Status: r.Status, Assignee: r.Assignee, Classification: r.Classification, Determination: r.Determination, Devices: []rest.Ref{{ID: string(r.DeviceID)}},
 			Categories: []string{}, DetectionSources: []string{}, FirstActivity: r.FirstActivity, LastActivity: r.LastActivity, CreatedAt: r.CreatedAt,
 		}}
 		for j := range alerts {
@@ -279,7 +166,12 @@ func (d *Desk) pages(ctx context.Context, rows []incidentRow) ([]IncidentPage, e
 				p.add(alerts[j].view())
 			}
 		}
-		p.Name = name(p.AlertItems)
+		if p.Name = r.Name; p.Name == "" {
+			p.Name = name(p.AlertItems)
+		}
+		if r.Severity != 0 {
+			p.Severity = r.Severity
+		}
 		pages[i] = p
 	}
 	return pages, nil
@@ -320,47 +212,6 @@ func name(alerts []Alert) string {
 		slices.Sort(categories)
 		return "Multi-stage incident involving " + strings.Join(categories, " & ") + " on one endpoint"
 	}
-}
-
-// UpdateIncident changes status or assignee; nil leaves as it is. Resolving
-// an incident resolves its alerts.
-func (d *Desk) UpdateIncident(ctx context.Context, organization, id string, status, assignee *string) (IncidentPage, error) {
-	if status != nil && !slices.Contains([]string{StatusActive, StatusInProgress, StatusResolved}, *status) {
-		return IncidentPage{}, fault.New(fault.Invalid, "status %q: want Active, InProgress or Resolved", *status)
-	}
-	var in incidentRow
-	err := d.db.RunInTx(ctx, nil, func(ctx context.Context, tx bun.Tx) error {
-		var err error
-		if in, err = incident(ctx, tx, organization, id); err != nil {
-			return err
-		}
-		detail := map[string][]string{}
-		if assignee != nil && *assignee != in.Assignee {
-			detail["assignee"] = []string{in.Assignee, *assignee}
-			in.Assignee = *assignee
-		}
-		if status != nil && *status != in.Status {
-			detail["status"] = []string{in.Status, *status}
-			in.Status = *status
-			if *status == StatusResolved {
-				if _, err := tx.NewUpdate().Model((*alertRow)(nil)).Set("status = ?", StatusResolved).Where("incident_id = ?", in.ID).Exec(ctx); err != nil {
-					return err
-				}
-			}
-		}
-		if len(detail) == 0 {
-			return nil
-		}
-		if _, err := tx.NewUpdate().Model(&in).WherePK().Exec(ctx); err != nil {
-			return err
-		}
-		return d.cfg.Record(ctx, tx, access.Change{Action: "incident.change", Target: strconv.FormatInt(in.ID, 10), Detail: detail})
-	})
-	if err != nil {
-		return IncidentPage{}, err
-	}
-	d.cfg.Changed(Changed{Incidents: []int64{in.ID}, Devices: []event.DeviceID{in.DeviceID}})
-	return d.Incident(ctx, organization, strconv.FormatInt(in.ID, 10))
 }
 
 // Risk is what active alerts say of a device.
