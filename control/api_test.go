@@ -61,6 +61,7 @@ type bench struct {
 	org    string
 	env    string
 	log    *bytes.Buffer
+	header http.Header // sent with every request
 }
 
 func newBench(t *testing.T) *bench {
@@ -128,6 +129,9 @@ func (b *bench) send(role access.Role, method, path, body string) (int, string) 
 		b.t.Fatal(err)
 	}
 	r.Header.Set("Content-Type", "application/json")
+	for name, values := range b.header {
+		r.Header[name] = values
+	}
 	if role != "" {
 		r.Header.Set("Authorization", "Bearer "+b.tokens[role])
 	}

@@ -62,7 +62,7 @@ CREATE TABLE audit_log (
   target TEXT NOT NULL,
   target_name TEXT NOT NULL,
   detail TEXT NOT NULL
-);
+, organization_id TEXT NOT NULL DEFAULT '');
 
 CREATE TABLE certificates (
     serial     TEXT PRIMARY KEY,

@@ -184,7 +184,7 @@ func (a *Access) signIn(ctx context.Context, name, password, address string) (u 
 		if _, err := tx.NewUpdate().Model(u).Column("last_sign_in").WherePK().Exec(ctx); err != nil {
 			return err
 		}
-		ctx = WithActor(ctx, Actor{Kind: User, ID: u.ID, Name: u.Name, Role: u.Role, Address: address})
+		ctx = WithActor(ctx, Actor{Kind: User, ID: u.ID, Name: u.Name, Role: u.Role, Organization: u.OrganizationID, Address: address})
 		return a.cfg.Record(ctx, tx, Change{Action: "session.create", Target: u.ID, Name: u.Name})
 	})
 	return u, secret, err

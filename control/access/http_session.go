@@ -7,6 +7,7 @@ import (
 
 	"github.com/uptrace/bun"
 
+	"komainu/control/db"
 	"komainu/control/rest"
 	"komainu/fault"
 )
@@ -54,7 +55,7 @@ func (a *Access) SignIn(ctx context.Context, in *SignInInput) (*SessionOutput, e
 	if err != nil {
 		return nil, err
 	}
-	s, err := a.session(ctx, Actor{Kind: User, ID: u.ID, Name: u.Name, Role: u.Role, locked: u.MustChange})
+	s, err := a.session(ctx, Actor{Kind: User, ID: u.ID, Name: u.Name, Role: u.Role, Organization: u.OrganizationID, locked: u.MustChange})
 	if err != nil {
 		return nil, err
 	}
@@ -74,7 +75,7 @@ func (a *Access) Session(ctx context.Context, _ *struct{}) (Session, error) {
 }
 
 func (a *Access) session(ctx context.Context, actor Actor) (Session, error) {
-	org, err := a.Organization(ctx)
+	org, err := a.organizationOf(ctx, actor)
 	if err != nil {
 		return Session{}, err
 	}
@@ -163,5 +164,12 @@ func (a *Access) ChangePassword(ctx context.Context, in *PasswordInput) (Session
 
 // GetOrganization answers GET /organization.
 func (a *Access) GetOrganization(ctx context.Context, _ *struct{}) (Organization, error) {
-	return a.Organization(ctx)
+	return a.organizationOf(ctx, ActorOf(ctx))
+}
+
+// organizationOf returns the organization that an actor belongs to.
+func (a *Access) organizationOf(ctx context.Context, actor Actor) (Organization, error) {
+	var org Organization
+	err := a.db.NewSelect().Model(&org).Where("id = ?", actor.Organization).Scan(ctx)
+	return org, db.NotFound(err, "organization", actor.Organization)
 }

@@ -34,7 +34,7 @@ func (a *Access) ListUsers(ctx context.Context, in *rest.Paging) (rest.List[User
 		return rest.List[UserInfo]{}, err
 	}
 	var rows []user
-	total, err := db.Page(ctx, a.db.NewSelect().Model(&rows).Order("name"), in.Limit, offset)
+	total, err := db.Page(ctx, a.db.NewSelect().Model(&rows).Where("organization_id = ?", ActorOf(ctx).Organization).Order("name"), in.Limit, offset)
 	if err != nil {
 		return rest.List[UserInfo]{}, err
 	}
@@ -103,7 +103,7 @@ func (a *Access) ChangeUser(ctx context.Context, in *ChangeUserInput) (UserInfo,
 	}
 	u := new(user)
 	err := a.db.RunInTx(ctx, nil, func(ctx context.Context, tx bun.Tx) error {
-		if err := tx.NewSelect().Model(u).Where("id = ?", in.ID).Scan(ctx); err != nil {
+		if err := tx.NewSelect().Model(u).Where("id = ? AND organization_id = ?", in.ID, ActorOf(ctx).Organization).Scan(ctx); err != nil {
 			return db.NotFound(err, "user", in.ID)
 		}
 		detail := map[string]any{}
@@ -124,13 +124,16 @@ func (a *Access) ChangeUser(ctx context.Context, in *ChangeUserInput) (UserInfo,
 		if _, err := tx.NewUpdate().Model(u).WherePK().Exec(ctx); err != nil {
 			return err
 		}
-		if err := keepAnAdmin(ctx, tx); err != nil {
+		if err := keepAnAdmin(ctx, tx, u.OrganizationID); err != nil {
 			return err
 		}
 		return a.cfg.Record(ctx, tx, Change{Action: "user.change", Target: u.ID, Name: u.Name, Detail: detail})
 	})
 	if err != nil {
 		return UserInfo{}, err
+	}
+	if password != "" {
+		a.limits.forgive(u.Name)
 	}
 	info := u.info()
 	info.OneTimePassword = password
@@ -146,13 +149,13 @@ type ByID struct {
 func (a *Access) DeleteUser(ctx context.Context, in *ByID) error {
 	return a.db.RunInTx(ctx, nil, func(ctx context.Context, tx bun.Tx) error {
 		u := new(user)
-		if err := tx.NewSelect().Model(u).Where("id = ?", in.ID).Scan(ctx); err != nil {
+		if err := tx.NewSelect().Model(u).Where("id = ? AND organization_id = ?", in.ID, ActorOf(ctx).Organization).Scan(ctx); err != nil {
 			return db.NotFound(err, "user", in.ID)
 		}
 		if _, err := tx.NewDelete().Model(u).WherePK().Exec(ctx); err != nil {
 			return err
 		}
-		if err := keepAnAdmin(ctx, tx); err != nil {
+		if err := keepAnAdmin(ctx, tx, u.OrganizationID); err != nil {
 			return err
 		}
 		return a.cfg.Record(ctx, tx, Change{Action: "user.delete", Target: u.ID, Name: u.Name})
@@ -182,7 +185,7 @@ func (a *Access) ListTokens(ctx context.Context, in *rest.Paging) (rest.List[Tok
 		return rest.List[TokenInfo]{}, err
 	}
 	var rows []token
-	total, err := db.Page(ctx, a.db.NewSelect().Model(&rows).Order("created_at DESC", "id"), in.Limit, offset)
+	total, err := db.Page(ctx, a.db.NewSelect().Model(&rows).Where("organization_id = ?", ActorOf(ctx).Organization).Order("created_at DESC", "id"), in.Limit, offset)
 	if err != nil {
 		return rest.List[TokenInfo]{}, err
 	}
@@ -231,7 +234,7 @@ func (a *Access) CreateToken(ctx context.Context, in *CreateTokenInput) (TokenIn
 func (a *Access) DeleteToken(ctx context.Context, in *ByID) error {
 	return a.db.RunInTx(ctx, nil, func(ctx context.Context, tx bun.Tx) error {
 		t := new(token)
-		if err := tx.NewSelect().Model(t).Where("id = ?", in.ID).Scan(ctx); err != nil {
+		if err := tx.NewSelect().Model(t).Where("id = ? AND organization_id = ?", in.ID, ActorOf(ctx).Organization).Scan(ctx); err != nil {
 			return db.NotFound(err, "API token", in.ID)
 		}
 		if _, err := tx.NewDelete().Model(t).WherePK().Exec(ctx); err != nil {

@@ -1,17 +1,21 @@
 package access
 
 import (
+	"maps"
+	"strings"
 	"sync"
 	"time"
 
 	"komainu/fault"
 )
 
-// Failed sign-ins that are let through before a pause, per name and address
-// and per address. The pause doubles with each further failure.
+// Failed sign-ins that are let through before a pause, per name and address,
+// per address, and per name from everywhere. The pause doubles with each
+// further failure.
 const (
 	freeByName    = 5
 	freeByAddress = 25
+	freeByAccount = 50
 	firstPause    = 15 * time.Second
 	longestPause  = 15 * time.Minute
 	forgetAfter   = time.Hour
@@ -19,12 +23,15 @@ const (
 )
 
 // limiter slows down guessing. It is kept in memory: a restart forgives, and
-// nobody can fill the disk with wrong names. An attacker cannot lock out a
-// user who signs in from another address.
+// nobody can fill the disk with wrong names. A name that is guessed from many
+// addresses is locked for all of them but those that its user has signed in
+// from before, so that an attacker cannot lock a user out. Names that there
+// are and names that there are not are treated alike.
 type limiter struct {
-	now func() time.Time
-	mu  sync.Mutex
-	by  map[string]*failures
+	now  func() time.Time
+	mu   sync.Mutex
+	by   map[string]*failures
+	good map[string]bool // name and address of sign-ins that went well
 }
 
 type failures struct {
@@ -34,27 +41,37 @@ type failures struct {
 }
 
 func newLimiter(now func() time.Time) *limiter {
-	return &limiter{now: now, by: map[string]*failures{}}
+	return &limiter{now: now, by: map[string]*failures{}, good: map[string]bool{}}
 }
 
-func keys(name, address string) [2]struct {
+// counted is one of the things that failures are counted by.
+type counted struct {
 	key  string
 	free int
-} {
-	return [2]struct {
-		key  string
-		free int
-	}{{"n" + address + "\x00" + name, freeByName}, {"a" + address, freeByAddress}}
+	what string
+}
+
+// keys are what a sign-in counts for. Names differ in more than case.
+func keys(name, address string) [3]counted {
+	name = strings.ToLower(name)
+	return [3]counted{
+		{"n" + address + "\x00" + name, freeByName, "from this address"},
+		{"a" + address, freeByAddress, "from this address"},
+		{"u" + name, freeByAccount, "for this name"},
+	}
 }
 
 // check refuses while a pause lasts.
 func (l *limiter) check(name, address string) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for _, k := range keys(name, address) {
+	for i, k := range keys(name, address) {
+		if l.good[address+"\x00"+strings.ToLower(name)] && i == 2 {
+			continue
+		}
 		if f := l.by[k.key]; f != nil {
 			if wait := f.until.Sub(l.now()); wait > 0 {
-				return fault.New(fault.Exhausted, "too many failed sign-ins from this address; try again in %s. An administrator of the host can set a new password with: komainu-control admin reset", wait.Round(time.Second))
+				return fault.New(fault.Exhausted, "too many failed sign-ins %s; try again in %s, or ask an administrator to reset the password. On the host, komainu-control admin reset sets a new one for the first administrator", k.what, wait.Round(time.Second))
 			}
 		}
 	}
@@ -87,9 +104,25 @@ func (l *limiter) failed(name, address string) {
 	}
 }
 
-// succeeded forgives the name at this address.
+// succeeded forgives the name at this address, which from now on is one of its
+// user's.
 func (l *limiter) succeeded(name, address string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	delete(l.by, keys(name, address)[0].key)
+	k := keys(name, address)
+	delete(l.by, k[0].key)
+	if len(l.good) >= maxTracked {
+		clear(l.good)
+	}
+	l.good[address+"\x00"+strings.ToLower(name)] = true
+}
+
+// forgive unlocks a name everywhere.
+func (l *limiter) forgive(name string) {
+	name = strings.ToLower(name)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	maps.DeleteFunc(l.by, func(key string, _ *failures) bool {
+		return key == "u"+name || strings.HasPrefix(key, "n") && strings.HasSuffix(key, "\x00"+name)
+	})
 }

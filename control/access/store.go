@@ -59,9 +59,10 @@ func endSessions(ctx context.Context, tx bun.IDB, userID, except string) error {
 	return err
 }
 
-// keepAnAdmin refuses a change after which nobody could administer.
-func keepAnAdmin(ctx context.Context, tx bun.IDB) error {
-	n, err := tx.NewSelect().Model((*user)(nil)).Where("role = ?", Admin).Count(ctx)
+// keepAnAdmin refuses a change after which nobody could administer an
+// organization.
+func keepAnAdmin(ctx context.Context, tx bun.IDB, organization string) error {
+	n, err := tx.NewSelect().Model((*user)(nil)).Where("role = ? AND organization_id = ?", Admin, organization).Count(ctx)
 	if err == nil && n == 0 {
 		return fault.New(fault.Conflict, "this is the last administrator; give another user the role admin first")
 	}

@@ -43,6 +43,8 @@ type entry struct {
 	Target        string
 	TargetName    string
 	Detail        string
+
+	OrganizationID string
 }
 
 // Record writes a change; it is an access.Recorder.
@@ -57,7 +59,7 @@ func (l *Log) Record(ctx context.Context, tx bun.IDB, c access.Change) error {
 	who := access.ActorOf(ctx)
 	e := &entry{
 		Time: l.now().UTC().Truncate(time.Millisecond), ActorKind: who.Kind, ActorID: who.ID, ActorName: who.Name, Address: who.Address,
-		Action: c.Action, Target: c.Target, TargetName: c.Name, Detail: string(detail),
+		Action: c.Action, Target: c.Target, TargetName: c.Name, Detail: string(detail), OrganizationID: who.Organization,
 	}
 	if _, err := tx.NewInsert().Model(e).Exec(ctx); err != nil {
 		return fmt.Errorf("record %s: %w", c.Action, err)
@@ -104,7 +106,10 @@ func (l *Log) List(ctx context.Context, in *ListInput) (rest.List[Entry], error)
 		return rest.List[Entry]{}, err
 	}
 	var rows []entry
-	q := l.db.NewSelect().Model(&rows)
+	// What the host itself did belongs to the organization that was there first.
+	who := access.ActorOf(ctx).Organization
+	q := l.db.NewSelect().Model(&rows).
+		Where("(organization_id = ? OR organization_id = '' AND ? = (SELECT id FROM organizations ORDER BY created_at, id LIMIT 1))", who, who)
 	for column, value := range map[string]string{"action": in.Action, "actor_name": in.Actor, "target": in.Target} {
 		if value != "" {
 			q.Where("? = ?", bun.Ident(column), value)
