@@ -84,7 +84,7 @@ func TestSchedules(t *testing.T) {
 		want string
 	}{
 		{Schedule{Kind: "quick", At: "02:30"}, ""},
-		{Schedule{Kind: "custom", Path: "/srv", At: "23:59", Days: []string{"sat", "sun"}, Randomize: 1440, Low: true}, ""},
+		{Schedule{Kind: "custom", Path: "/srv", At: "23:59", Days: []string{"sat", "sun"}, Randomize: 1440}, ""},
 		{Schedule{Kind: "deep", At: "02:30"}, "want quick, full or custom"},
 		{Schedule{Kind: "custom", Path: "srv", At: "02:30"}, "wants an absolute path"},
 		{Schedule{Kind: "full", Path: "/srv", At: "02:30"}, "takes no path"},

@@ -149,14 +149,14 @@ const (
 )
 
 // Schedule is a scan that the device makes by itself. Times are the device's
-// local time; a scan that was missed is made once when the device is back.
+// local time; a scan that was missed is made once when the device is back. It
+// gives way to everything else, as every scan on request does.
 type Schedule struct {
 	Kind      string   `json:"kind"`                       // quick, full, custom
 	Path      string   `json:"path,omitempty"`             // of a custom scan
 	Days      []string `json:"days,omitempty"`             // mon, tue, wed, thu, fri, sat, sun; none: every day
 	At        string   `json:"at"`                         // HH:MM
 	Randomize int      `json:"randomizeMinutes,omitempty"` // up to so many minutes later
-	Low       bool     `json:"lowPriority,omitempty"`      // gives way to everything else
 }
 
 // Weekdays are the names of days in a schedule, Sunday first as in package
