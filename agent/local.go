@@ -166,6 +166,9 @@ func (l *local) RemoveAllQuarantined(context.Context) (int, error) {
 
 // RestoreQuarantined implements localapi.Quarantine.
 func (l *local) RestoreQuarantined(ctx context.Context, req localapi.RestoreRequest) ([]localapi.Restored, error) {
+	if err := mayDo(l.w.settings.Now(), "restore"); err != nil {
+		return nil, err
+	}
 	ids := []finding.ID{finding.ID(req.ID)}
 	if req.Path != "" {
 		objects, err := l.w.protect.store.List()

@@ -95,7 +95,12 @@ func (l *localSettings) changeTags(edit func([]policy.Tag) ([]policy.Tag, error)
 
 // SetLogLevel implements localapi.Settings. The level holds until the agent
 // starts again.
-func (l *localSettings) SetLogLevel(_ context.Context, level string) error { return l.logLevel(level) }
+func (l *localSettings) SetLogLevel(_ context.Context, level string) error {
+	if l.settings.Now().Managed("logLevel") {
+		return managed("the log level")
+	}
+	return l.logLevel(level)
+}
 
 // Exclusions implements localapi.Exclusions.
 func (l *localSettings) Exclusions(context.Context) ([]localapi.Exclusion, error) {
@@ -156,7 +161,10 @@ func (l *localSettings) AllowedThreats(context.Context) ([]localapi.AllowedThrea
 
 // AllowThreat implements localapi.Allowed.
 func (l *localSettings) AllowThreat(_ context.Context, name string) error {
-	return l.settings.Change(func(_ policy.Effective, local *policy.Settings) error {
+	return l.settings.Change(func(now policy.Effective, local *policy.Settings) error {
+		if err := mayDo(now, "allow"); err != nil {
+			return err
+		}
 		if !slices.Contains(local.AllowedThreats, name) {
 			local.AllowedThreats = append(slices.Clone(local.AllowedThreats), name)
 		}

@@ -13,6 +13,7 @@ import (
 	"strconv"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"komainu/agent/link"
@@ -29,6 +30,7 @@ import (
 	"komainu/event"
 	"komainu/fault"
 	"komainu/finding"
+	"komainu/internal/atomicfile"
 	"komainu/policy"
 )
 
@@ -57,9 +59,17 @@ type worker struct {
 }
 
 // runWorker opens what the agent needs, in order, and runs it until ctx ends.
-// After it has begun nothing ends it but ctx: a part that fails is degraded
-// and tried again.
+// An error says why it could not start. After it has begun nothing ends it but
+// ctx: a part that fails is degraded and tried again.
 func runWorker(ctx context.Context, cfg Config) error {
+	err := startWorker(ctx, cfg)
+	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
+		err = fault.Wrap(fault.Exhausted, err, "the agent cannot start before there is room: free space on the disk of %s", cfg.State)
+	}
+	return err
+}
+
+func startWorker(ctx context.Context, cfg Config) error {
 	if err := os.MkdirAll(cfg.State, 0o700); err != nil {
 		return fault.Wrap(fault.NeedsRoot, err, "make the state folder %s", cfg.State)
 	}
@@ -80,6 +90,10 @@ func runWorker(ctx context.Context, cfg Config) error {
 		return err
 	}
 	w.openTests()
+	scheduled, err := w.openSchedule()
+	if err != nil {
+		return err
+	}
 	w.openLink()
 	w.health = newHealthKeeper(w)
 	w.protect.tellUntold()
@@ -103,6 +117,7 @@ func runWorker(ctx context.Context, cfg Config) error {
 	keep("health", w.health.run)
 	keep("quarantine", w.purge)
 	keep("remediation", w.protect.runRetries)
+	keep("schedule", scheduled.Run)
 	if w.realtime != nil {
 		keep("realtime", func(ctx context.Context) error { return w.realtime.Run(ctx, w.protect) })
 		keep("marks", w.runMarks)
@@ -142,7 +157,7 @@ func checkState(dir string) error {
 	name := Config{State: dir}.path("version")
 	text, err := os.ReadFile(name)
 	if errors.Is(err, os.ErrNotExist) {
-		return os.WriteFile(name, []byte(strconv.Itoa(stateVersion)+"\n"), 0o600)
+		return atomicfile.Write(name, []byte(strconv.Itoa(stateVersion)+"\n"), 0o600)
 	}
 	if err != nil {
 		return err
@@ -231,6 +246,7 @@ func (w *worker) openProtection() error {
 		w.record.licensed.Store(e.Licensed)
 		w.protect.settingsChanged(e)
 		w.filter.settingsChanged(e)
+		w.obey(e)
 		poke(w.wakeup)
 	})
 	w.jobs, err = ondemand.New(ondemand.Config{
@@ -508,6 +524,9 @@ func wantedMarks(e policy.Effective) []realtime.Mark {
 	}
 	var marks []realtime.Mark
 	for _, m := range mounts {
+		if slices.Contains(e.UnmonitoredFilesystems, m.Type) {
+			continue
+		}
 		if mode := e.ModeOf(m.Path); mode == policy.Block || mode == policy.Watch {
 			marks = append(marks, realtime.Mark{Path: m.Path, Mode: mode})
 		}

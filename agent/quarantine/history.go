@@ -153,6 +153,19 @@ func (h *History) sorted() []Threat {
 	return list
 }
 
+// Limit changes the bounds; what is beyond them goes with the next entry that
+// is written. Zero values leave a bound as it is.
+func (h *History) Limit(l HistoryLimits) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if l.Items > 0 {
+		h.limits.Items = l.Items
+	}
+	if l.Age > 0 {
+		h.limits.Age = l.Age
+	}
+}
+
 // Add adds an entry.
 func (h *History) Add(t Threat) error {
 	h.mu.Lock()
