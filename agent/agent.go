@@ -63,6 +63,7 @@ func dispatch(ctx context.Context, args []string, out io.Writer) error {
 		return nil
 	case "broker":
 		log, _ := newLog("broker")
+		dropPrivileges(log, brokerNeeds)
 		return realtime.RunBroker(ctx, log)
 	case "scanner":
 		return scan.Serve(os.NewFile(scan.Socket, "socket"))
@@ -124,7 +125,8 @@ func run(ctx context.Context, args []string) error {
 		return err
 	}
 	defer unlock()
-	err = realtime.Guard(ctx, realtime.GuardConfig{Command: roleCommand, Log: log})
+	dropPrivileges(log, workerNeeds) // which its worker inherits
+	err = realtime.Guard(ctx, realtime.GuardConfig{Command: roleCommand, GiveUp: giveUp, Log: log})
 	if fault.Is(err, fault.NeedsRoot) || fault.Is(err, fault.Unsupported) {
 		log.Warn("running without real-time protection", "reason", err)
 		cfg := configOfRole()

@@ -2,7 +2,11 @@ package e2e
 
 import (
 	"encoding/json"
+	"math/bits"
+	"os"
 	"os/exec"
+	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -71,6 +75,7 @@ func TestDetectionTests(t *testing.T) {
 		out, _ := s.cli("health", "--field", "healthy")
 		return strings.TrimSpace(out) == "true"
 	})
+	s.leastPrivilege()
 	for _, scenario := range drill.Scenarios() {
 		if _, err := exec.LookPath("python3"); err != nil && scenario.ID == "edr-test-python" {
 			s.explains(drill.ProgramMissing, scenario.ID)
@@ -155,5 +160,53 @@ func (s *stack) fromThePortal() {
 	s.api("GET", "/api/v1/detection-tests/runs?device="+device, nil, &list)
 	if list.Total < len(drill.Scenarios()) {
 		s.t.Errorf("%d runs are listed", list.Total)
+	}
+}
+
+// leastPrivilege holds what the agent's processes may against what they need.
+// That they protect all the same is the rest of the test.
+func (s *stack) leastPrivilege() {
+	s.t.Helper()
+	names := map[string]string{}
+	tree, err := os.ReadDir("/proc")
+	s.must(err)
+	for _, p := range tree {
+		line, err := os.ReadFile(filepath.Join("/proc", p.Name(), "cmdline"))
+		args := strings.Split(string(line), "\x00")
+		exe, _ := os.Readlink(filepath.Join("/proc", p.Name(), "exe"))
+		if err != nil || len(args) < 2 || exe != filepath.Join(s.bin, "komainud") {
+			continue
+		}
+		status, err := os.ReadFile(filepath.Join("/proc", p.Name(), "status"))
+		if err != nil {
+			continue
+		}
+		fields := map[string]string{}
+		for text := range strings.Lines(string(status)) {
+			key, value, _ := strings.Cut(text, ":")
+			fields[key] = strings.TrimSpace(value)
+		}
+		role := args[1]
+		names[role] = fields["CapEff"]
+		if fields["NoNewPrivs"] != "1" {
+			s.t.Errorf("%s may gain privileges", role)
+		}
+		for _, set := range []string{"CapEff", "CapPrm", "CapBnd", "CapInh"} {
+			caps, err := strconv.ParseUint(fields[set], 16, 64)
+			s.must(err)
+			for what, bit := range map[string]uint{"load modules": 16, "use raw I/O": 17, "set the clock": 25, "make devices": 27, "change the audit": 30, "use raw sockets": 13, "reboot": 22} {
+				if caps&(1<<bit) != 0 {
+					s.t.Errorf("%s may %s (%s)", role, what, set)
+				}
+			}
+			if role == "broker" && set != "CapInh" && bits.OnesCount64(caps) > 5 || role == "scanner" && set == "CapEff" && caps != 0 {
+				s.t.Errorf("%s has %s %s", role, set, fields[set])
+			}
+		}
+	}
+	for _, role := range []string{"run", "worker", "broker", "scanner"} {
+		if _, seen := names[role]; !seen {
+			s.t.Errorf("no %s runs: %v", role, names)
+		}
 	}
 }
