@@ -15,6 +15,7 @@ import (
 	"komainu/control/gateway"
 	"komainu/control/incident"
 	"komainu/control/plan"
+	"komainu/control/policies"
 	"komainu/control/rest"
 	"komainu/control/selftest"
 )
@@ -27,6 +28,7 @@ type api struct {
 	audit   *audit.Log
 	plans   *plan.Plans
 	devices *device.Registry
+	rules   *policies.Policies
 	desk    *incident.Desk
 	hub     *hub
 	ids     *enrol.Authority

@@ -53,10 +53,6 @@ func (a *api) device(ctx context.Context, in *deviceInput) (device.Details, erro
 	if err != nil {
 		return d, err
 	}
-	settings, err := a.plans.Settings(ctx, organization, e.ID)
-	if err != nil {
-		return d, err
-	}
 	risks, err := a.desk.Risks(ctx, organization)
 	if err != nil {
 		return d, err
@@ -64,7 +60,7 @@ func (a *api) device(ctx context.Context, in *deviceInput) (device.Details, erro
 	if r, ok := risks[in.ID]; ok {
 		d.ActiveAlerts, d.RiskLevel = r.Active, r.Severity.String()
 	}
-	d.Environment.Name, d.Policy.Version = e.Name, settings.Version
+	d.Environment.Name, d.Policy.Version = e.Name, a.rules.Version(in.ID)
 	c, err := a.ids.Certificate(ctx, in.ID)
 	if err == nil && c.Serial != "" {
 		d.Certificate = &device.Certificate{Serial: c.Serial, NotAfter: c.NotAfter, Revoked: c.Revoked}

@@ -88,15 +88,16 @@ func newBench(t *testing.T) *bench {
 	must(err)
 	changes := newHub()
 	plans, err := plan.Open(t.Context(), state, plan.Config{
-		Sign:   func(d *policy.Document) (policy.Signed, error) { return policy.Sign(d, ids.PolicyKey()) },
 		Record: trail.Record, Changed: func(id string) { changes.publish(topicPlan, id) },
 	})
 	must(err)
 	must(plans.Begin(t.Context(), org.ID, "On-premises"))
 	devices, err := device.Open(t.Context(), state, device.Config{Log: log, Tier: plans.Tier, Record: trail.Record})
 	must(err)
+	rules, err := openPolicies(t.Context(), state, ids, trail, plans, devices, newPusher(), changes)
+	must(err)
 	b.api = &api{
-		log: log, access: users, audit: trail, plans: plans, devices: devices, hub: changes, ids: ids, events: b.store,
+		log: log, access: users, audit: trail, plans: plans, rules: rules, devices: devices, hub: changes, ids: ids, events: b.store,
 		desk:   incident.New(state, incident.Config{Record: trail.Record, Changed: changes.found}),
 		agents: gateway.New(gateway.Config{Log: log}), record: trail.Record, state: state, address: "https://komainu.example:8443",
 		queued: func(context.Context) error { return nil }, stopping: t.Context().Done(),
@@ -356,6 +357,9 @@ func TestDeviceOverTheAPI(t *testing.T) {
 	if _, err := b.api.desk.Take(t.Context(), b.org, id, []finding.Finding{f}); err != nil {
 		t.Fatal(err)
 	}
+	if _, err := b.api.rules.Recompose(t.Context(), members(b.api.devices)); err != nil {
+		t.Fatal(err)
+	}
 	d := want[device.Details](b, 200, "GET", "/devices/"+string(id), "")
 	if d.RiskLevel != "High" || d.ActiveAlerts != 1 || d.Extension.Name != "Komainu.Linux" || d.Extension.ProvisioningState != "Creating" || d.Certificate != nil || d.Policy.Version != 1 {
 		t.Errorf("device %+v", d)
@@ -447,18 +451,24 @@ func TestPusherReachesConnectedDevicesOnce(t *testing.T) {
 	p := newPusher()
 	ctx, cancel := context.WithCancel(t.Context())
 	pushed := make(chan event.DeviceID, 10)
-	p.changed("a")
-	p.changed("a")
+	p.device("a")
+	p.device("a")
 	done := make(chan error)
+	asked := make(chan []event.DeviceID, 10)
 	go func() {
-		done <- p.run(ctx, func(environment string) []event.DeviceID { return []event.DeviceID{event.DeviceID(environment + "1")} },
-			func(_ context.Context, id event.DeviceID) { pushed <- id })
+		done <- p.run(ctx, func(_ context.Context, ids []event.DeviceID) ([]event.DeviceID, error) {
+			asked <- ids
+			if ids == nil {
+				return []event.DeviceID{"b"}, nil
+			}
+			return ids, nil
+		}, func(_ context.Context, id event.DeviceID) { pushed <- id }, slog.New(slog.DiscardHandler))
 	}()
-	if id := <-pushed; id != "a1" {
+	if id := <-pushed; id != "a" || len(<-asked) != 1 {
 		t.Errorf("pushed to %s", id)
 	}
-	p.changed("b")
-	if id := <-pushed; id != "b1" {
+	p.all()
+	if id := <-pushed; id != "b" || <-asked != nil {
 		t.Errorf("pushed to %s", id)
 	}
 	cancel()

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"komainu/control/access"
+	"komainu/control/policies"
 	"komainu/control/rest"
 	"komainu/drill"
 	"komainu/event"
@@ -126,7 +127,10 @@ func (b *bench) things() things {
 	join := want[struct{ ID string }](b, 200, "POST", "/environments/"+b.env+"/join-tokens", `{"label":"x"}`)
 	user := want[access.UserInfo](b, 200, "POST", "/users", `{"name":"somebody","role":"reader"}`)
 	token := want[access.TokenInfo](b, 200, "POST", "/tokens", `{"label":"something","role":"reader"}`)
+	rule := want[policies.Policy](b, 200, "POST", "/policies", `{"name":"ours","type":"antivirus","assignments":[{"kind":"all"}]}`)
+	group := want[policies.Group](b, 200, "POST", "/device-groups", `{"name":"ours","match":{"name":"web-*"}}`)
 	return things{
+		"/api/v1/policies/": rule.ID, "/api/v1/device-groups/": group.ID,
 		"/api/v1/users/": user.ID, "/api/v1/tokens/": token.ID, "/api/v1/environments/": b.env, "/api/v1/devices/": string(id), "{token}": join.ID,
 		"/api/v1/alerts/": changed.Alerts[0], "/api/v1/incidents/": fmt.Sprint(changed.Incidents[0]), "/api/v1/detection-tests/runs/": "run-of-web-1",
 	}
@@ -164,6 +168,8 @@ var bodies = map[string]string{
 	"PUT /api/v1/environments/{id}/plan":         `{"version":1,"servers":false}`,
 	"POST /api/v1/environments/{id}/join-tokens": `{"label":"stolen"}`,
 	"POST /api/v1/devices/{id}/detection-tests":  `{"test":"eicar"}`,
+	"PUT /api/v1/policies/{id}":                  `{"version":1,"name":"theirs","type":"antivirus"}`,
+	"PUT /api/v1/device-groups/{id}":             `{"version":1,"name":"theirs","match":{"name":"*"}}`,
 	"PATCH /api/v1/alerts/{id}":                  `{"status":"Resolved"}`,
 	"PATCH /api/v1/incidents/{id}":               `{"status":"Resolved"}`,
 	"POST /api/v1/alerts/{id}/comments":          `{"text":"x"}`,

@@ -32,7 +32,6 @@ import (
 	"komainu/control/rest"
 	"komainu/event"
 	"komainu/fault"
-	"komainu/policy"
 	"komainu/wire"
 )
 
@@ -107,12 +106,11 @@ func Run(ctx context.Context, cfg Config, env Env) (err error) {
 	// What is protected, how, and what was found. A change of a plan reaches
 	// its devices and the pages that show it.
 	changes := newHub()
-	policies := newPusher()
+	pushes := newPusher()
 	plans, err := plan.Open(ctx, state, plan.Config{
-		Sign:   func(d *policy.Document) (policy.Signed, error) { return policy.Sign(d, ids.PolicyKey()) },
 		Record: trail.Record,
 		Changed: func(environment string) {
-			policies.changed(environment)
+			pushes.all()
 			changes.publish(topicPlan, environment)
 		},
 	})
@@ -124,8 +122,15 @@ func Run(ctx context.Context, cfg Config, env Env) (err error) {
 	}
 	devices, err := device.Open(ctx, state, device.Config{
 		Log: part(log, "device"), Tier: plans.Tier, Record: trail.Record,
-		Changed: func(id event.DeviceID) { changes.publish(topicDevice, string(id)) },
+		Changed: func(id event.DeviceID) {
+			pushes.device(id)
+			changes.publish(topicDevice, string(id))
+		},
 	})
+	if err != nil {
+		return err
+	}
+	rules, err := openPolicies(ctx, state, ids, trail, plans, devices, pushes, changes)
 	if err != nil {
 		return err
 	}
@@ -140,12 +145,12 @@ func Run(ctx context.Context, cfg Config, env Env) (err error) {
 	intake := events.ingest(devices, desk, changes, log)
 	var agents *gateway.Gateway
 	tests := newTests(state, trail.Record, desk, &agents, changes)
-	agents = gateway.New(gatewayConfig(ids, plans, devices, events.queue, tests, part(log, "gateway")))
+	agents = gateway.New(gatewayConfig(ids, rules, devices, events.queue, tests, part(log, "gateway")))
 
 	// The door.
 	stopping := make(chan struct{})
 	a := &api{
-		log: part(log, "api"), access: users, audit: trail, plans: plans, devices: devices, desk: desk, hub: changes, ids: ids, agents: agents, tests: tests,
+		log: part(log, "api"), access: users, audit: trail, plans: plans, rules: rules, devices: devices, desk: desk, hub: changes, ids: ids, agents: agents, tests: tests,
 		events: events.store, record: trail.Record, state: state,
 		queued:  func(ctx context.Context) error { _, err := events.queue.Status(ctx); return err },
 		address: cfg.url(listener.Addr()), stopping: stopping,
@@ -181,7 +186,9 @@ func Run(ctx context.Context, cfg Config, env Env) (err error) {
 	}
 	run("device", devices.Run)
 	run("ca", func(ctx context.Context) error { return ids.Run(ctx, agents.Devices, agents.Renew) })
-	run("policy", func(ctx context.Context) error { return policies.run(ctx, devices.Connections, agents.Push) })
+	run("policy", func(ctx context.Context) error {
+		return pushes.run(ctx, recomposer(rules, devices), agents.Push, part(log, "policy"))
+	})
 	run("events", intake.events)
 	run("findings", intake.findings)
 	run("retention", func(ctx context.Context) error {

@@ -54,12 +54,13 @@ func (a *api) routes() []rest.Route {
 		rest.JSON("POST /api/v1/incidents/{id}/comments", access.TriageAlerts, "Comment on an incident", a.commentIncident),
 		rest.JSON("GET /api/v1/assignees", access.ReadAlerts, "Who can be given alerts and incidents", a.access.ListAssignees),
 
-		rest.Plain("GET /api/v1/stream", rest.SignedIn, "Changes as server-sent events: device, alert, incident, plan", "text/event-stream", a.stream),
+		rest.Plain("GET /api/v1/stream", rest.SignedIn, "Changes as server-sent events: device, alert, incident, plan, policy, group", "text/event-stream", a.stream),
 
 		rest.Plain("GET /healthz", rest.Public, "Whether the process lives", "application/json", a.healthz),
 		rest.Plain("GET /readyz", rest.Public, "Whether requests can be served", "application/json", a.readyz),
 		rest.Plain("GET /ca.pem", rest.Public, "The certificate of the control plane's CA", "application/x-pem-file", a.ca),
 	}
+	routes = append(routes, a.policyRoutes()...)
 	for _, f := range downloads.Files() {
 		routes = append(routes, rest.Plain("GET /downloads/"+f.Name, rest.Public, f.About, f.Media, f.ServeHTTP))
 	}

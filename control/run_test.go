@@ -202,7 +202,7 @@ func TestFromFirstStartToIncident(t *testing.T) {
 		switch {
 		case err != nil:
 			return err.Error()
-		case d.Policy.ConfirmedVersion != plan.Version || d.Extension.ProvisioningState != "Succeeded" || !d.Connected || d.SensorHealth != "Active" || d.Protection.RealTime != "on":
+		case d.Policy.ConfirmedVersion == 0 || d.Policy.ConfirmedVersion != d.Policy.Version || d.Extension.ProvisioningState != "Succeeded" || !d.Connected || d.SensorHealth != "Active" || d.Protection.RealTime != "on":
 			return "the device is not protected: " + d.SensorHealth + " " + d.Extension.ProvisioningState + " " + d.Extension.Message
 		}
 		return ""

@@ -14,12 +14,13 @@ import (
 	"komainu/control/enrol"
 	"komainu/control/incident"
 	"komainu/control/plan"
+	"komainu/control/policies"
 	"komainu/control/selftest"
 )
 
 // migrations are the tables of all slices.
 func migrations() []fs.FS {
-	return []fs.FS{access.Migrations, audit.Migrations, enrol.Migrations, device.Migrations, plan.Migrations, incident.Migrations, selftest.Migrations}
+	return []fs.FS{access.Migrations, audit.Migrations, enrol.Migrations, device.Migrations, plan.Migrations, policies.Migrations, incident.Migrations, selftest.Migrations}
 }
 
 // openState opens the database of a state folder and brings it up to date.

@@ -15,6 +15,8 @@ const (
 	topicAlert    = "alert"
 	topicIncident = "incident"
 	topicPlan     = "plan"
+	topicPolicy   = "policy"
+	topicGroup    = "group"
 	topicRun      = "run" // of a detection test
 )
 

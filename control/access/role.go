@@ -22,10 +22,12 @@ const (
 	ReadDevices     rest.Permission = "devices.read"
 	ReadAlerts      rest.Permission = "alerts.read"
 	ReadPlans       rest.Permission = "plans.read"
+	ReadPolicies    rest.Permission = "policies.read"
 	TriageAlerts    rest.Permission = "alerts.triage"
 	ManageEnrolment rest.Permission = "enrolment.manage"
 	ManageDevices   rest.Permission = "devices.manage"
 	RunTests        rest.Permission = "tests.run"
+	ManagePolicies  rest.Permission = "policies.manage"
 	ManagePlans     rest.Permission = "plans.manage"
 	ManageUsers     rest.Permission = "users.manage"
 	ManageTokens    rest.Permission = "tokens.manage"
@@ -40,10 +42,12 @@ var grants = []struct {
 	{ReadDevices, Reader},
 	{ReadAlerts, Reader},
 	{ReadPlans, Reader},
+	{ReadPolicies, Reader},
 	{TriageAlerts, Operator},
 	{ManageEnrolment, Operator},
 	{ManageDevices, Operator},
 	{RunTests, Operator},
+	{ManagePolicies, Operator},
 	{ManagePlans, Admin},
 	{ManageUsers, Admin},
 	{ManageTokens, Admin},

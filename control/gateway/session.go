@@ -28,6 +28,7 @@ type session struct {
 	greeted  atomic.Bool
 	protocol atomic.Int32
 
+	pushing sync.Mutex // a policy is composed and sent in one step, so that a newer one comes later
 	write   sync.Mutex
 	pings   *time.Timer
 	waiting map[string]chan string // commands without an answer
@@ -151,6 +152,8 @@ func (s *session) greet(ctx context.Context, h *wire.Hello) error {
 }
 
 func (s *session) push(ctx context.Context) error {
+	s.pushing.Lock()
+	defer s.pushing.Unlock()
 	signed, err := s.g.cfg.Policy(ctx, s.device)
 	if err != nil {
 		return fmt.Errorf("compose the policy: %w", err)

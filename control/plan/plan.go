@@ -1,10 +1,8 @@
 // Package plan holds environments, the plan and the settings of each, and
-// composes from them the policy of a device.
+// says what follows from them for the policy of a device.
 //
 // Saving a plan is one step with a version: who saves over somebody else's
-// change is told so. The version of an environment is the version of the
-// policies that follow from it, so every change reaches the agents and none
-// of them goes back.
+// change is told so.
 package plan
 
 import (
@@ -100,9 +98,7 @@ type Plans struct {
 
 // Config is what Plans needs.
 type Config struct {
-	// Sign signs a policy with the policy key.
-	Sign func(*policy.Document) (policy.Signed, error)
-	Now  func() time.Time
+	Now func() time.Time
 	// Record writes to the audit log.
 	Record access.Recorder
 	// Changed is told which environment's plan changed, after it is saved. It
@@ -374,11 +370,13 @@ func explain(reason string) string {
 	return "it is not available in this version"
 }
 
-// Policy composes and signs the policy of a device.
-func (p *Plans) Policy(ctx context.Context, organization, environment, device string) (policy.Signed, uint64, error) {
+// Document returns what the plan of an environment says about its devices:
+// the beginning of a policy document, without device and version. No policy
+// changes what it manages.
+func (p *Plans) Document(ctx context.Context, organization, environment string) (policy.Document, error) {
 	e, err := p.row(ctx, p.db, organization, environment)
 	if err != nil {
-		return policy.Signed{}, 0, err
+		return policy.Document{}, err
 	}
 	protect := false
 	for _, c := range capabilities {
@@ -386,10 +384,7 @@ func (p *Plans) Policy(ctx context.Context, organization, environment, device st
 			protect = e.enabled(c)
 		}
 	}
-	doc := policy.Document{
-		Format: policy.Format, Version: e.Version, Organization: organization, Environment: e.ID, Device: device, IssuedAt: e.UpdatedAt,
-		Plan: e.plan(), Licensed: e.Servers,
-	}
+	doc := policy.Document{Format: policy.Format, Organization: organization, Environment: e.ID, Plan: e.plan(), Licensed: e.Servers}
 	if e.Servers && !protect {
 		// The plan is on, its protection is not: scans and the sensor remain.
 		doc.Managed.EnforcementLevel = new(policy.OnDemand)
@@ -397,9 +392,5 @@ func (p *Plans) Policy(ctx context.Context, organization, environment, device st
 	if len(e.Filesystems) > 0 {
 		doc.Managed.Filesystems = e.Filesystems
 	}
-	if err := doc.Validate(); err != nil {
-		return policy.Signed{}, 0, err
-	}
-	signed, err := p.cfg.Sign(&doc)
-	return signed, e.Version, err
+	return doc, nil
 }

@@ -4,7 +4,10 @@ import (
 	"context"
 	"log/slog"
 	"net/http"
+	"path"
+	"reflect"
 	"strings"
+	"sync"
 
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/danielgtaylor/huma/v2/adapters/humago"
@@ -142,7 +145,7 @@ func NewAPI(log *slog.Logger, version string, gate Gate, explain func(error) err
 			OpenAPI: "3.1.0",
 			Info:    &huma.Info{Title: "Komainu", Version: version, Description: "Server workload protection. Times are RFC 3339 in UTC; every error is a Problem."},
 			Components: &huma.Components{
-				Schemas: huma.NewMapRegistry("#/components/schemas/", huma.DefaultSchemaNamer),
+				Schemas: huma.NewMapRegistry("#/components/schemas/", schemaNamer()),
 				SecuritySchemes: map[string]*huma.SecurityScheme{
 					"session": {Type: "apiKey", In: "cookie", Name: "__Host-komainu", Description: "what POST /session sets"},
 					"token":   {Type: "http", Scheme: "bearer", Description: "an API token, kmt_…"},
@@ -184,4 +187,25 @@ func (a *API) fault(ctx context.Context, err error) *Problem {
 		return internal(a.log, id, err)
 	}
 	return Fault(a.log, err)
+}
+
+// schemaNamer names the schemas of types. Two packages may use one name: the
+// second gets that of its package before it.
+func schemaNamer() func(reflect.Type, string) string {
+	var mu sync.Mutex
+	taken := map[string]reflect.Type{}
+	return func(t reflect.Type, hint string) string {
+		for t.Kind() == reflect.Pointer {
+			t = t.Elem()
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		name := huma.DefaultSchemaNamer(t, hint)
+		if other, ok := taken[name]; ok && other != t && t.Name() != "" {
+			of := path.Base(t.PkgPath())
+			name = strings.ToUpper(of[:1]) + of[1:] + name
+		}
+		taken[name] = t
+		return name
+	}
 }
