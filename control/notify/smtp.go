@@ -66,6 +66,9 @@ func (m *Message) html() (string, error) {
 	return b.String(), err
 }
 
+// mechanisms are the ways to sign in, best first.
+var mechanisms = []mail.SMTPAuthType{mail.SMTPAuthSCRAMSHA256PLUS, mail.SMTPAuthSCRAMSHA256, mail.SMTPAuthSCRAMSHA1PLUS, mail.SMTPAuthSCRAMSHA1, mail.SMTPAuthPlain, mail.SMTPAuthLogin}
+
 // mail sends a message as text and HTML.
 func (n *Notifier) mail(ctx context.Context, t *Target, secret string, m *Message) (string, error) {
 	letter := mail.NewMsg(mail.WithNoDefaultUserAgent())
@@ -103,9 +106,9 @@ func (n *Notifier) mail(ctx context.Context, t *Target, secret string, m *Messag
 		options = append(options, mail.WithDialContextFunc(dialer.DialContext))
 	}
 	if t.Username != "" {
-		// The strongest that the server offers; a password never travels in
-		// the clear, because without TLS there is none.
-		options = append(options, mail.WithSMTPAuth(mail.SMTPAuthAutoDiscover), mail.WithUsername(t.Username), mail.WithPassword(secret))
+		// The strongest that the server offers. A password never travels in
+		// the clear: without TLS there is none.
+		options = append(options, mail.WithOpportunisticSMTPAuth(mechanisms...), mail.WithUsername(t.Username), mail.WithPassword(secret))
 	}
 	client, err := mail.NewClient(t.Host, options...)
 	if err != nil {
