@@ -303,19 +303,6 @@ func (r *Registry) Names(ids ...event.DeviceID) map[event.DeviceID]string {
 	return names
 }
 
-// Connections lists the connected devices of an environment.
-func (r *Registry) Connections(environment string) []event.DeviceID {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	var ids []event.DeviceID
-	for id, e := range r.entries {
-		if e.connected && !e.offboarded && e.environment == environment {
-			ids = append(ids, id)
-		}
-	}
-	return ids
-}
-
 // rewriteAfter is how old a report on disk may get.
 const rewriteAfter = 10 * time.Minute
 

@@ -258,7 +258,7 @@ func TestOffboarded(t *testing.T) {
 	if err := b.Connected(t.Context(), id, facts("web-1")); !fault.Is(err, fault.Unauthentic) {
 		t.Errorf("it connects: %v", err)
 	}
-	if len(b.Connections(env)) != 0 || b.Counts(org)[env].Total != 0 {
+	if len(b.Members()) != 0 || b.Counts(org)[env].Total != 0 {
 		t.Error("it counts")
 	}
 	if _, _, err := b.Place(id); err != nil {
