@@ -28,6 +28,9 @@ func Main(args []string) int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	err := dispatch(ctx, args, os.Stdout)
+	if code, ok := errors.AsType[notStarted](err); ok {
+		return int(code) // the worker has said why
+	}
 	if err != nil && !errors.Is(err, flag.ErrHelp) {
 		fmt.Fprintln(os.Stderr, "komainud:", err)
 	}
@@ -35,6 +38,22 @@ func Main(args []string) int {
 		return fault.ExitUsage
 	}
 	return fault.Exit(err)
+}
+
+// notStarted is the exit code of an agent whose worker could not start; the
+// worker adds notStartedBase, so that the guardian can tell it from a worker
+// that ended later, and ends with the same code itself.
+type notStarted int
+
+const notStartedBase = 64
+
+func (n notStarted) Error() string { return "the agent could not start" }
+
+func giveUp(exit int) error {
+	if exit <= notStartedBase || exit >= 2*notStartedBase {
+		return nil
+	}
+	return notStarted(exit - notStartedBase)
 }
 
 const usage = `komainud is the agent of a protected server.
@@ -70,7 +89,11 @@ func dispatch(ctx context.Context, args []string, out io.Writer) error {
 	case "exercise":
 		return runExercise(args[1:], os.Stdin, out)
 	case "worker":
-		return runWorker(ctx, configOfRole())
+		if err := runWorker(ctx, configOfRole()); err != nil {
+			fmt.Fprintln(os.Stderr, "komainud:", err)
+			return notStarted(notStartedBase + fault.Exit(err))
+		}
+		return nil
 	default:
 		fmt.Fprint(os.Stderr, usage)
 		return fault.New(fault.Invalid, "no command %q", args[0])

@@ -2,6 +2,7 @@ package realtime
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -20,6 +21,9 @@ type child struct {
 	command func(role string) *exec.Cmd
 	log     *aside
 	ended   func() // called after each end, before the next start
+	// giveUp says, by an exit code, that starting the role again is no use. Nil
+	// never does.
+	giveUp func(exit int) error
 
 	mu      sync.Mutex
 	process *os.Process
@@ -34,8 +38,9 @@ const (
 	endWithin  = 10 * time.Second // from SIGTERM to SIGKILL
 )
 
-// keep runs the role, again and again, until ctx ends.
-func (c *child) keep(ctx context.Context) {
+// keep runs the role, again and again, until ctx ends, when it returns nil, or
+// until that is no use.
+func (c *child) keep(ctx context.Context) error {
 	// The death signal goes by the thread that has started the child: it has to
 	// live as long.
 	runtime.LockOSThread()
@@ -46,7 +51,12 @@ func (c *child) keep(ctx context.Context) {
 		err := c.run(ctx)
 		c.ended()
 		if ctx.Err() != nil {
-			return
+			return nil
+		}
+		if exit, ok := errors.AsType[*exec.ExitError](err); ok && c.giveUp != nil {
+			if err := c.giveUp(exit.ExitCode()); err != nil {
+				return err
+			}
 		}
 		lived := time.Since(began)
 		c.log.say(slog.LevelWarn, "a part of the agent has ended and is started again", "part", c.role, "error", err, "after", lived.Round(time.Millisecond))
@@ -59,6 +69,7 @@ func (c *child) keep(ctx context.Context) {
 		}
 		pause = min(2*pause, maxPause)
 	}
+	return nil
 }
 
 // run starts the role and waits for its end.

@@ -19,11 +19,15 @@ type GuardConfig struct {
 	// Command returns the command of a role, "broker" or "worker", without
 	// extra files; standard streams are as it sets them.
 	Command func(role string) *exec.Cmd
-	Log     *slog.Logger
+	// GiveUp is asked, with its exit code, when a worker ends before any has been
+	// ready. With an error the guardian ends too, and returns it. Nil means that
+	// the worker is started again whatever it says.
+	GiveUp func(exit int) error
+	Log    *slog.Logger
 }
 
-// Guard is the guardian. It returns when ctx ends and its children have, or
-// with fault.NeedsRoot or fault.Unsupported when this host lets it have no
+// Guard is the guardian. It returns when ctx ends and its children have, with
+// the error of GiveUp, or with fault.NeedsRoot or fault.Unsupported when this host lets it have no
 // fanotify group; the caller then runs the worker alone.
 //
 // Nothing else should run in its process: whatever stops the world while a
@@ -63,6 +67,14 @@ func Guard(ctx context.Context, c GuardConfig) error {
 	mem.guardianPID.Store(int32(os.Getpid()))
 	g.broker = &child{role: "broker", files: []*os.File{file, brokerEnd, group, exe}, command: c.Command, log: log, ended: g.takeOver}
 	g.worker = &child{role: "worker", files: []*os.File{file, workerEnd}, command: c.Command, log: log, ended: mem.forgetWorker}
+	if c.GiveUp != nil {
+		g.worker.giveUp = func(exit int) error {
+			if g.lived.Load() {
+				return nil // its state was good before: it may be so again
+			}
+			return c.GiveUp(exit)
+		}
+	}
 	g.takeOver()
 	g.pulse = newPulse(guardEvery)
 
@@ -71,17 +83,18 @@ func Guard(ctx context.Context, c GuardConfig) error {
 	brokers, endBroker := context.WithCancel(context.WithoutCancel(ctx))
 	watching, endWatch := context.WithCancel(context.WithoutCancel(ctx))
 	var children sync.WaitGroup
+	var ended error
 	children.Go(func() {
 		defer endBroker()
-		g.worker.keep(ctx)
+		ended = g.worker.keep(ctx)
 	})
 	children.Go(func() {
 		defer endWatch()
-		g.broker.keep(brokers)
+		_ = g.broker.keep(brokers) // is never given up
 	})
 	g.watch(watching)
 	children.Wait()
-	return nil
+	return ended
 }
 
 // guardian watches the others and answers in the broker's place.
@@ -95,6 +108,7 @@ type guardian struct {
 	worker *child
 	wake   chan struct{}
 
+	lived  atomic.Bool // a worker was ready
 	drain  atomic.Bool // the broker does not answer: the guardian does
 	missed int         // files sent to the worker since it answers
 	pulse  pulse
@@ -131,6 +145,7 @@ func (g *guardian) watch(ctx context.Context) {
 			g.lookAtWorker(now)
 		}
 		if !stale(&g.mem.workerBeat, now, staleAfter) {
+			g.lived.Store(true)
 			notify.ready()
 		}
 		notify.alive(now)

@@ -13,6 +13,7 @@ import (
 // GuardConfig says how the guardian starts the other roles.
 type GuardConfig struct {
 	Command func(role string) *exec.Cmd
+	GiveUp  func(exit int) error
 	Log     *slog.Logger
 }
 
