@@ -3,6 +3,8 @@ package control_test
 import (
 	"bufio"
 	"context"
+	"encoding/json"
+	"fmt"
 	"io"
 	"log/slog"
 	"os"
@@ -206,6 +208,24 @@ func TestFromFirstStartToIncident(t *testing.T) {
 			return "the device is not protected: " + d.SensorHealth + " " + d.Extension.ProvisioningState + " " + d.Extension.Message
 		}
 		return ""
+	})
+
+	// A policy reaches the device, and its confirmation the page.
+	if _, err := c.CreatePolicy(t.Context(), client.PolicyChange{Name: "base", Type: "antivirus", Settings: map[string]json.RawMessage{"scanArchives": json.RawMessage("false")},
+		Assignments: []client.Assignment{{Kind: "all"}}}); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, func() string {
+		p, err := c.DevicePolicy(t.Context(), id)
+		if err != nil {
+			return err.Error()
+		}
+		for _, s := range p.Settings {
+			if s.Name == "scanArchives" && string(s.Value) == "false" && s.Source.Name == "base" && s.Confirmed && s.Since != nil && !p.Pending {
+				return ""
+			}
+		}
+		return fmt.Sprintf("the policy is not confirmed: %+v", p)
 	})
 
 	// An event and a finding, and then both once more.
