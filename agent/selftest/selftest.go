@@ -187,13 +187,15 @@ func (u *run) edit(f func()) {
 
 // carry runs the scenario, waits for what comes of it, and ends the run.
 func (r *Runner) carry(ctx context.Context, u *run, wanted string) {
-	defer r.active.CompareAndSwap(u, nil)
-	defer r.cleanUp(u)
 	problem := r.perform(ctx, u, wanted)
 	if problem == nil {
 		problem = r.await(ctx, u)
 	}
 	facts := r.cfg.Facts()
+	// What comes from now on is no part of the run, and who has seen its end
+	// can begin another.
+	r.cleanUp(u)
+	r.active.Store(nil)
 	u.edit(func() {
 		if problem != nil {
 			u.state.Explain(*problem)
@@ -201,8 +203,10 @@ func (r *Runner) carry(ctx context.Context, u *run, wanted string) {
 			u.state.Settle()
 			u.state.Warnings = warnings(u.scenario, facts, u.verdict, r.cfg.Place(u.folder))
 		}
+		if r.cfg.Report != nil {
+			r.cfg.Report(u.state.Clone()) // before anybody sees the end
+		}
 	})
-	r.report(u)
 	r.cfg.Log.Info("a detection test has ended", "test", u.scenario.ID, "outcome", u.snapshot().Outcome, "reason", u.snapshot().Reason)
 }
 
