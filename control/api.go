@@ -14,6 +14,7 @@ import (
 	"komainu/control/eventstore"
 	"komainu/control/gateway"
 	"komainu/control/incident"
+	"komainu/control/notify"
 	"komainu/control/plan"
 	"komainu/control/policies"
 	"komainu/control/rest"
@@ -30,6 +31,7 @@ type api struct {
 	devices *device.Registry
 	rules   *policies.Policies
 	desk    *incident.Desk
+	notices *notify.Notifier
 	hub     *hub
 	ids     *enrol.Authority
 	agents  *gateway.Gateway

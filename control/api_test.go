@@ -26,6 +26,7 @@ import (
 	"komainu/control/eventstore"
 	"komainu/control/gateway"
 	"komainu/control/incident"
+	"komainu/control/notify"
 	"komainu/control/plan"
 	"komainu/control/rest"
 	"komainu/event"
@@ -96,9 +97,11 @@ func newBench(t *testing.T) *bench {
 	must(err)
 	rules, err := openPolicies(t.Context(), state, ids, trail, plans, devices, newPusher(), changes)
 	must(err)
+	notices, err := notify.Open(notify.Config{DB: state, Dir: t.TempDir(), Log: log, Version: "test", Record: trail.Record})
+	must(err)
 	b.api = &api{
 		log: log, access: users, audit: trail, plans: plans, rules: rules, devices: devices, hub: changes, ids: ids, events: b.store,
-		desk:   incident.New(state, incident.Config{Record: trail.Record, Changed: changes.found}),
+		notices: notices, desk: newDesk(state, incident.Config{Record: trail.Record}, notices, devices, changes, "https://komainu.example:8443"),
 		agents: gateway.New(gateway.Config{Log: log}), record: trail.Record, state: state, address: "https://komainu.example:8443",
 		queued: func(context.Context) error { return nil }, stopping: t.Context().Done(),
 	}

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"komainu/control/access"
+	"komainu/control/notify"
 	"komainu/control/policies"
 	"komainu/control/rest"
 	"komainu/drill"
@@ -129,8 +130,10 @@ func (b *bench) things() things {
 	token := want[access.TokenInfo](b, 200, "POST", "/tokens", `{"label":"something","role":"reader"}`)
 	rule := want[policies.Policy](b, 200, "POST", "/policies", `{"name":"ours","type":"antivirus","assignments":[{"kind":"all"}]}`)
 	group := want[policies.Group](b, 200, "POST", "/device-groups", `{"name":"ours","match":{"name":"web-*"}}`)
+	notice := want[notify.Notification](b, 200, "POST", "/notifications", `{"name":"ours","kind":"syslog","target":{"host":"192.0.2.1","protocol":"udp"}}`)
 	return things{
-		"/api/v1/policies/": rule.ID, "/api/v1/device-groups/": group.ID,
+		"/api/v1/notifications/": notice.ID,
+		"/api/v1/policies/":      rule.ID, "/api/v1/device-groups/": group.ID,
 		"/api/v1/users/": user.ID, "/api/v1/tokens/": token.ID, "/api/v1/environments/": b.env, "/api/v1/devices/": string(id), "{token}": join.ID,
 		"/api/v1/alerts/": changed.Alerts[0], "/api/v1/incidents/": fmt.Sprint(changed.Incidents[0]), "/api/v1/detection-tests/runs/": "run-of-web-1",
 	}
@@ -164,6 +167,7 @@ func (all things) path(t *testing.T, r rest.Route) (string, bool) {
 // bodies are good bodies of routes that change something that they name: what
 // is refused has to be refused for who asks, not for how.
 var bodies = map[string]string{
+	"PUT /api/v1/notifications/{id}":             `{"name":"theirs","kind":"syslog","target":{"host":"192.0.2.1"}}`,
 	"PATCH /api/v1/users/{id}":                   `{"role":"admin"}`,
 	"PUT /api/v1/environments/{id}/plan":         `{"version":1,"servers":false}`,
 	"POST /api/v1/environments/{id}/join-tokens": `{"label":"stolen"}`,

@@ -27,6 +27,7 @@ import (
 	"komainu/control/enrol"
 	"komainu/control/gateway"
 	"komainu/control/incident"
+	"komainu/control/notify"
 	"komainu/control/plan"
 	"komainu/control/portal"
 	"komainu/control/rest"
@@ -134,7 +135,14 @@ func Run(ctx context.Context, cfg Config, env Env) (err error) {
 	if err != nil {
 		return err
 	}
-	desk := incident.New(state, incident.Config{Record: trail.Record, Changed: changes.found})
+	notices, err := notify.Open(notify.Config{
+		DB: state, Dir: filepath.Join(cfg.State, "keys"), Log: part(log, "notify"), Version: env.Version, Record: trail.Record,
+		Changed: func(id string) { changes.publish(topicNotice, id) },
+	})
+	if err != nil {
+		return err
+	}
+	desk := newDesk(state, incident.Config{Record: trail.Record}, notices, devices, changes, cfg.url(listener.Addr()))
 
 	// The way of an event: queue, then the store and the desk.
 	events, err := openEvents(ctx, cfg, log)
@@ -150,7 +158,7 @@ func Run(ctx context.Context, cfg Config, env Env) (err error) {
 	// The door.
 	stopping := make(chan struct{})
 	a := &api{
-		log: part(log, "api"), access: users, audit: trail, plans: plans, rules: rules, devices: devices, desk: desk, hub: changes, ids: ids, agents: agents, tests: tests,
+		log: part(log, "api"), access: users, audit: trail, plans: plans, rules: rules, devices: devices, desk: desk, notices: notices, hub: changes, ids: ids, agents: agents, tests: tests,
 		events: events.store, record: trail.Record, state: state,
 		queued:  func(ctx context.Context) error { _, err := events.queue.Status(ctx); return err },
 		address: cfg.url(listener.Addr()), stopping: stopping,
@@ -191,6 +199,7 @@ func Run(ctx context.Context, cfg Config, env Env) (err error) {
 	})
 	run("events", intake.events)
 	run("findings", intake.findings)
+	run("notify", notices.Run)
 	run("retention", func(ctx context.Context) error {
 		return events.retain(ctx, cfg.Events.RetentionDays, part(log, "retention"))
 	})

@@ -52,6 +52,12 @@ func (a *api) routes() []rest.Route {
 		rest.JSON("GET /api/v1/incidents/{id}", access.ReadAlerts, "An incident with its alerts, graph, evidence, comments and activity", a.incident),
 		rest.JSON("PATCH /api/v1/incidents/{id}", access.TriageAlerts, "Change name, status, severity, assignee or classification of an incident", a.changeIncident),
 		rest.JSON("POST /api/v1/incidents/{id}/comments", access.TriageAlerts, "Comment on an incident", a.commentIncident),
+		rest.JSON("GET /api/v1/notifications", access.ManageNotices, "List notifications by name", a.notices.List),
+		rest.JSON("POST /api/v1/notifications", access.ManageNotices, "Create a notification by webhook, mail or syslog", a.notices.Create),
+		rest.JSON("GET /api/v1/notifications/{id}", access.ManageNotices, "A notification with how its deliveries go", a.notices.Get),
+		rest.JSON("PUT /api/v1/notifications/{id}", access.ManageNotices, "Change a notification", a.notices.Update),
+		rest.Empty("DELETE /api/v1/notifications/{id}", access.ManageNotices, "Delete a notification and what waits for it", a.notices.Delete),
+		rest.JSON("POST /api/v1/notifications/{id}/test", access.ManageNotices, "Send a test message now", a.notices.Test),
 		rest.JSON("GET /api/v1/assignees", access.ReadAlerts, "Who can be given alerts and incidents", a.access.ListAssignees),
 
 		rest.Plain("GET /api/v1/stream", rest.SignedIn, "Changes as server-sent events: device, alert, incident, plan, policy, group", "text/event-stream", a.stream),

@@ -13,6 +13,7 @@ import (
 	"komainu/control/device"
 	"komainu/control/enrol"
 	"komainu/control/incident"
+	"komainu/control/notify"
 	"komainu/control/plan"
 	"komainu/control/policies"
 	"komainu/control/selftest"
@@ -20,7 +21,7 @@ import (
 
 // migrations are the tables of all slices.
 func migrations() []fs.FS {
-	return []fs.FS{access.Migrations, audit.Migrations, enrol.Migrations, device.Migrations, plan.Migrations, policies.Migrations, incident.Migrations, selftest.Migrations}
+	return []fs.FS{access.Migrations, audit.Migrations, enrol.Migrations, device.Migrations, plan.Migrations, policies.Migrations, incident.Migrations, notify.Migrations, selftest.Migrations}
 }
 
 // openState opens the database of a state folder and brings it up to date.

@@ -18,6 +18,7 @@ const (
 	topicPolicy   = "policy"
 	topicGroup    = "group"
 	topicRun      = "run" // of a detection test
+	topicNotice   = "notification"
 )
 
 type change struct{ topic, id string }

@@ -32,6 +32,7 @@ const (
 	ManageUsers     rest.Permission = "users.manage"
 	ManageTokens    rest.Permission = "tokens.manage"
 	ReadAudit       rest.Permission = "audit.read"
+	ManageNotices   rest.Permission = "notifications.manage"
 )
 
 // grants says from which role on a permission is held.
@@ -52,6 +53,7 @@ var grants = []struct {
 	{ManageUsers, Admin},
 	{ManageTokens, Admin},
 	{ReadAudit, Admin},
+	{ManageNotices, Admin},
 }
 
 // ranks orders the roles.

@@ -115,7 +115,7 @@ type Config struct {
 	Changed func(Changed)
 	// Tell is told what people may want to know, within the transaction that
 	// makes it true. May be nil.
-	Tell func(ctx context.Context, tx bun.IDB, n News) error
+	Tell func(ctx context.Context, tx bun.IDB, organization string, n News) error
 }
 
 // New returns the desk over a migrated database.
@@ -152,7 +152,7 @@ func (d *Desk) Take(ctx context.Context, organization string, device event.Devic
 				return fmt.Errorf("finding %s: %w", f.ID, err)
 			}
 		}
-		return d.report(ctx, tx, b)
+		return d.report(ctx, tx, organization, b)
 	})
 	if err != nil {
 		return Changed{}, err

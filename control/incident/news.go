@@ -36,14 +36,14 @@ type News struct {
 }
 
 // tell hands news on, within the transaction that makes them.
-func (d *Desk) tell(ctx context.Context, tx bun.IDB, n News) error {
+func (d *Desk) tell(ctx context.Context, tx bun.IDB, organization string, n News) error {
 	if d.cfg.Tell == nil {
 		return nil
 	}
 	if n.Alert != nil {
 		n.Test = n.Alert.Test
 	}
-	return d.cfg.Tell(ctx, tx, n)
+	return d.cfg.Tell(ctx, tx, organization, n)
 }
 
 func (d *Desk) tellIncident(ctx context.Context, tx bun.IDB, in incidentRow, n News) error {
@@ -55,7 +55,7 @@ func (d *Desk) tellIncident(ctx context.Context, tx bun.IDB, in incidentRow, n N
 		return err
 	}
 	n.Incident = &list[0].Incident
-	return d.tell(ctx, tx, n)
+	return d.tell(ctx, tx, in.OrganizationID, n)
 }
 
 // before remembers how severe what a list of findings touches was, 0 for what
@@ -83,7 +83,7 @@ func (b *before) incident(id int64, s finding.Severity) {
 
 // report tells what is new or has become more severe, once everything is in
 // its place.
-func (d *Desk) report(ctx context.Context, tx bun.Tx, b *before) error {
+func (d *Desk) report(ctx context.Context, tx bun.Tx, organization string, b *before) error {
 	for _, id := range slices.Sorted(maps.Keys(b.alerts)) {
 		a := alertRow{ID: id}
 		if err := tx.NewSelect().Model(&a).ExcludeColumn("finding").WherePK().Scan(ctx); err != nil {
@@ -96,7 +96,7 @@ func (d *Desk) report(ctx context.Context, tx bun.Tx, b *before) error {
 		if a.MergedInto != nil || a.Severity <= n.Was {
 			continue
 		}
-		if err := d.tell(ctx, tx, n); err != nil {
+		if err := d.tell(ctx, tx, organization, n); err != nil {
 			return err
 		}
 	}
@@ -119,7 +119,7 @@ func (d *Desk) report(ctx context.Context, tx bun.Tx, b *before) error {
 		if n.Incident.Severity <= n.Was {
 			continue
 		}
-		if err := d.tell(ctx, tx, n); err != nil {
+		if err := d.tell(ctx, tx, organization, n); err != nil {
 			return err
 		}
 	}

@@ -201,7 +201,7 @@ func (d *Desk) ChangeAlert(ctx context.Context, organization, id string, c Triag
 			}
 		}
 		if done["status"] != nil {
-			if err := d.tell(ctx, tx, News{Event: AlertChanged, Alert: new(a.view()), From: done["status"][0], By: access.ActorOf(ctx).Name}); err != nil {
+			if err := d.tell(ctx, tx, organization, News{Event: AlertChanged, Alert: new(a.view()), From: done["status"][0], By: access.ActorOf(ctx).Name}); err != nil {
 				return err
 			}
 		}

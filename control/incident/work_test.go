@@ -289,7 +289,7 @@ func TestNews(t *testing.T) {
 	var refuse error
 	d := incident.New(state, incident.Config{
 		Record: func(context.Context, bun.IDB, access.Change) error { return nil },
-		Tell: func(_ context.Context, _ bun.IDB, n incident.News) error {
+		Tell: func(_ context.Context, _ bun.IDB, _ string, n incident.News) error {
 			switch {
 			case n.Alert != nil:
 				told = append(told, fmt.Sprint(n.Event, " ", n.Alert.Severity, " ", n.Was != 0, " ", n.From, n.Test))
