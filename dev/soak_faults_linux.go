@@ -75,7 +75,7 @@ func (s *soaker) signal(role string, sig syscall.Signal) (func() error, error) {
 	return func() error {
 		if sig == syscall.SIGSTOP {
 			if now, err := s.pid(role); err == nil && now == pid {
-				return syscall.Kill(pid, syscall.SIGCONT)
+				_ = syscall.Kill(pid, syscall.SIGCONT) // the agent may just have replaced it
 			}
 		}
 		return nil
