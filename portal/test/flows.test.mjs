@@ -433,6 +433,29 @@ test('alert: classified and commented; a refusal is said where it happened', asy
   assert.match(page.url(), /at=/)
 })
 
+test('queues: searched, ordered, by assignee; resolving says what else it did; nothing is overwritten unseen', async () => {
+  await begin()
+  await enter()
+  await page.goto(`${server.url}/incidents?status=Open&assignee=-`)
+  await page.waitForFunction(() => document.querySelectorAll('[data-testid=incident-row]').length === 2)
+  await at('sort-severity').click()
+  await at('sort-severity').click()
+  await page.waitForFunction(() => document.querySelector('[data-testid=incident-row]').textContent.includes('Medium'))
+  await at('queue-search').fill('enumeration')
+  await page.waitForFunction(() => document.querySelectorAll('[data-testid=incident-row]').length === 1)
+  await at('incident-title').click()
+  await at('manage').click()
+  await at('manage-mine').click()
+  server.state.incidents[1].assignee = 'suzuki'
+  await at('manage-save').click()
+  await at('manage-panel').getByRole('alert').waitFor()
+  assert.equal(server.state.incidents[1].assignee, 'suzuki')
+  await page.keyboard.press('Escape')
+  await at('manage-panel').waitFor({ state: 'detached' })
+  await page.getByLabel('Status').selectOption('Resolved')
+  await at('toast').filter({ hasText: '2 of its alerts were resolved too' }).waitFor()
+})
+
 test('alert: a reader looks and changes nothing', async () => {
   await begin({ role: 'reader' })
   await enter()

@@ -33,8 +33,19 @@ export const revokeToken = (environment: string, id: string) =>
 
 export const getDevice = (id: string, signal?: Abort) => request<DeviceDetail>(path(['devices', id]), { signal })
 
-export const listAlerts = (query: { device?: string; incident?: string; status?: string; severity?: string } & Page, signal?: Abort) =>
+export const listAlerts = (query: QueueQuery & { incident?: string } & Page, signal?: Abort) =>
   request<List<Alert>>(path(['alerts'], { ...query }), { signal })
 
-export const listIncidents = (query: { status?: string; severity?: string; device?: string } & Page, signal?: Abort) =>
+/** What both queues are filtered by; - as assignee stands for nobody. */
+export interface QueueQuery {
+  status?: string
+  severity?: string
+  assignee?: string
+  device?: string
+  q?: string
+  sort?: string
+  order?: string
+}
+
+export const listIncidents = (query: QueueQuery & Page, signal?: Abort) =>
   request<List<Incident>>(path(['incidents'], { ...query }), { signal })

@@ -72,7 +72,21 @@ export type IncidentStory = IncidentDetail & Worked & {
   evidence?: (Evidence & { alert?: string; device?: { id: string; name: string } })[] | null
 }
 
+/** What a change has done beyond what was asked for. */
+export interface Effect {
+  kind: 'alerts' | 'incident'
+  field: string
+  to: string
+  count: number
+}
+
+interface Changed {
+  effects?: Effect[] | null
+}
+
 export interface AlertChange {
+  /** The values that the change is based on: where another one would be lost, it is refused. */
+  was?: Record<string, string>
   status?: AlertStatus
   assignee?: string
   classification?: string
@@ -80,6 +94,7 @@ export interface AlertChange {
 }
 
 export interface IncidentChange {
+  was?: Record<string, string>
   name?: string
   status?: IncidentStatus
   severity?: string
@@ -90,8 +105,8 @@ export interface IncidentChange {
 
 export const getAlertStory = (id: string, signal?: AbortSignal) => request<AlertStory>(path(['alerts', id]), { signal })
 export const getIncidentStory = (id: string, signal?: AbortSignal) => request<IncidentStory>(path(['incidents', id]), { signal })
-export const changeAlert = (id: string, change: AlertChange) => request<unknown>(path(['alerts', id]), { method: 'PATCH', body: change })
-export const changeIncident = (id: string, change: IncidentChange) => request<unknown>(path(['incidents', id]), { method: 'PATCH', body: change })
+export const changeAlert = (id: string, change: AlertChange) => request<Changed>(path(['alerts', id]), { method: 'PATCH', body: change })
+export const changeIncident = (id: string, change: IncidentChange) => request<Changed>(path(['incidents', id]), { method: 'PATCH', body: change })
 export const commentOn = (kind: 'alerts' | 'incidents', id: string, text: string) => request<Comment>(path([kind, id, 'comments']), { method: 'POST', body: { text } })
 
 /** Names that work can be given to. */

@@ -3,6 +3,8 @@ import { useId, useState } from 'react'
 import { useTranslation } from 'react-i18next'
 import { useNotify } from '../app/toast'
 import { useMay } from '../app/session'
+import type { Effect } from '../api/incidents'
+import { useEffectsText } from './effects'
 import { useErrorText } from './states'
 
 const useStyles = makeStyles({ box: { display: 'flex', alignItems: 'center', gap: tokens.spacingHorizontalS } })
@@ -12,7 +14,7 @@ interface Props<S extends string> {
   values: S[]
   nameOf: (value: S) => string
   /** Sends the choice to the control plane. */
-  change: (value: S) => Promise<unknown>
+  change: (value: S) => Promise<{ effects?: Effect[] | null }>
   testid: string
 }
 
@@ -23,12 +25,13 @@ export function StatusSelect<S extends string>({ value, values, nameOf, change, 
   const id = useId()
   const notify = useNotify()
   const errorText = useErrorText()
+  const effectsText = useEffectsText()
   const may = useMay('alerts.triage')
   const [chosen, setChosen] = useState<S>()
   const choose = (next: S) => {
     setChosen(next)
     change(next).then(
-      () => notify('success', t('triage.saved', { status: nameOf(next) })),
+      (done) => notify('success', t('triage.saved', { status: nameOf(next) }), effectsText(done.effects)),
       (error: unknown) => notify('error', t('triage.failed'), errorText(error)),
     ).finally(() => setChosen(undefined))
   }

@@ -11,14 +11,14 @@ export function useAlertColumns({ narrow = false }: { narrow?: boolean } = {}): 
   const name = useName()
   const title = useTitle()
   const all: (Column<Alert> & { wide?: boolean })[] = [
-    { id: 'title', header: t('alert.title'), min: 260, grow: 4, cell: (a) => <RouteLink to={`/alerts/${a.id}`} title={title(a.title)} data-testid="alert-title">{title(a.title)}</RouteLink> },
-    { id: 'severity', header: t('alert.severity'), min: 120, cell: (a) => <Severity value={a.severity} testid="alert-severity" /> },
-    { id: 'status', header: t('alert.status'), min: 90, cell: (a) => name('alertStatus', a.status) },
+    { id: 'title', header: t('alert.title'), min: 260, grow: 4, sort: 'name', cell: (a) => <RouteLink to={`/alerts/${a.id}`} title={title(a.title)} data-testid="alert-title">{title(a.title)}</RouteLink> },
+    { id: 'severity', header: t('alert.severity'), min: 120, sort: 'severity', cell: (a) => <Severity value={a.severity} testid="alert-severity" /> },
+    { id: 'status', header: t('alert.status'), min: 90, sort: 'status', cell: (a) => name('alertStatus', a.status) },
     { id: 'state', header: t('alert.state'), min: 110, cell: (a) => name('threatState', a.state) },
     { id: 'category', header: t('alert.category'), min: 140, grow: 1, wide: true, cell: (a) => name('category', a.category) },
     { id: 'device', header: t('alert.device'), min: 140, grow: 1, wide: true, cell: (a) => <RouteLink to={`/devices/${a.device.id}`}>{a.device.name}</RouteLink> },
     { id: 'source', header: t('alert.source'), min: 120, wide: true, cell: (a) => name('detectionSource', a.detectionSource) },
-    { id: 'last', header: t('alert.lastActivity'), min: 130, cell: (a) => <Ago time={a.lastActivity} /> },
+    { id: 'last', header: t('alert.lastActivity'), min: 130, sort: 'lastActivity', cell: (a) => <Ago time={a.lastActivity} /> },
   ]
   return narrow ? all.filter((c) => !c.wide) : all
 }

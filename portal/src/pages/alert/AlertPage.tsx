@@ -14,6 +14,7 @@ import { Columns } from '../../ui/Columns'
 import { Comments } from '../../ui/Comments'
 import { useEventColumns } from '../../ui/eventColumns'
 import { EventPanel } from '../../ui/EventPanel'
+import { useEffectsText } from '../../ui/effects'
 import { Facts } from '../../ui/Facts'
 import { RouteLink } from '../../ui/links'
 import { Moment, Severity, Status } from '../../ui/marks'
@@ -51,6 +52,7 @@ export default function AlertPage() {
   const [managing, setManaging] = useState(false)
   const may = useMay('alerts.triage')
   const notify = useNotify()
+  const effectsText = useEffectsText()
   const columns = useEventColumns(setEvent)
   const { data: alert, error, reload } = useData(`alert ${id}`, (signal) => getAlertStory(id, signal), [`alert:${id}`, 'incident'])
   const roots = useMemo(() => buildTree(alert?.tree ?? []), [alert?.tree])
@@ -147,10 +149,16 @@ export default function AlertPage() {
             title={t('manage.alert')} statuses={statuses} statusName={(s) => name('alertStatus', s)} close={() => setManaging(false)}
             value={{ status: alert.status, assignee: alert.assignee ?? '', classification: alert.classification || 'NotSet', determination: alert.determination === 'NotSet' ? '' : alert.determination ?? '' }}
             save={async (change, comment) => {
-              if (Object.keys(change).length > 0) await changeAlert(id, change as AlertChange)
+              let effects = ''
+              if (Object.keys(change).length > 0) {
+                // What somebody else changed meanwhile is not overwritten unseen.
+                const seen: Record<string, string | undefined> = { status: alert.status, assignee: alert.assignee, classification: alert.classification, determination: alert.determination }
+                const was = Object.fromEntries(Object.keys(change).map((field) => [field, seen[field] ?? '']))
+                effects = effectsText((await changeAlert(id, { ...(change as AlertChange), was })).effects)
+              }
               if (comment !== '') await commentOn('alerts', id, comment)
               reload()
-              notify('success', t('manage.saved'))
+              notify('success', t('manage.saved'), effects)
             }}
           />
         </Suspense>

@@ -1,7 +1,7 @@
 import { makeStyles, Text, tokens } from '@fluentui/react-components'
 import { useTranslation } from 'react-i18next'
 import type { AlertStory } from '../../api/incidents'
-import { useName, useTitle } from '../../i18n/names'
+import { useFormat, useName, useTitle } from '../../i18n/names'
 import { Facts } from '../../ui/Facts'
 import { Panel } from '../../ui/Panel'
 
@@ -19,8 +19,14 @@ export function Rule({ alert }: { alert: AlertStory }) {
   const { t } = useTranslation()
   const name = useName()
   const title = useTitle()
+  const format = useFormat()
   const { rule } = alert
   if (!rule || rule.id === '') return null
+  const say = (key: string, value: string) => {
+    if (key === 'sensitive') return format.list(value.split(', ').map((kind) => name('sensitivity', kind)))
+    return key === 'actionType' ? name('action', value) : value
+  }
+  const logic = name('ruleLogic', rule.logic)
   const known = name('ruleAbout', rule.id)
   const about = known === rule.id ? rule.about ?? '' : known
   const matched = Object.entries(rule.matched ?? {})
@@ -36,13 +42,13 @@ export function Rule({ alert }: { alert: AlertStory }) {
       {matched.length > 0 && (
         <>
           <h3 className={styles.heading}>{t('alert.matched')}</h3>
-          <Facts facts={matched.map(([key, value]) => ({ label: name('eventField', key), value: String(value), testid: 'rule-matched' }))} />
+          <Facts facts={matched.map(([key, value]) => ({ label: name('eventField', key), value: say(key, value), testid: 'rule-matched' }))} />
         </>
       )}
       {rule.logic && (
         <>
           <h3 className={styles.heading}>{t('alert.logic')}</h3>
-          <pre className={styles.logic} data-testid="rule-logic" tabIndex={0}>{rule.logic}</pre>
+          <pre className={styles.logic} data-testid="rule-logic" tabIndex={0}>{logic}</pre>
         </>
       )}
     </Panel>

@@ -48,7 +48,7 @@ export function Next({ summary }: { summary: Summary }) {
       })
     }
   }
-  if (incidents.unassigned > 0) tasks.push({ to: '/incidents?status=Open', title: t('next.unassigned', { count: incidents.unassigned, number: format.number(incidents.unassigned) }) })
+  if (incidents.unassigned > 0) tasks.push({ to: '/incidents?status=Open&assignee=-', title: t('next.unassigned', { count: incidents.unassigned, number: format.number(incidents.unassigned) }) })
   return (
     <Panel title={t('home.next')}>
       {tasks.length === 0

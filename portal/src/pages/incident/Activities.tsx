@@ -1,7 +1,7 @@
 import { Text } from '@fluentui/react-components'
 import { useTranslation } from 'react-i18next'
 import type { Activity } from '../../api/incidents'
-import { useName } from '../../i18n/names'
+import { useName, useTitle } from '../../i18n/names'
 import { RouteLink } from '../../ui/links'
 import { Moment } from '../../ui/marks'
 import { Panel } from '../../ui/Panel'
@@ -11,9 +11,11 @@ import { PlainTable } from '../../ui/PlainTable'
 export function Activities({ items }: { items: Activity[] }) {
   const { t } = useTranslation()
   const name = useName()
+  const title = useTitle()
   // Values have names of their own kind.
   const value = (a: Activity, v: string | undefined) => {
     if (v === undefined || v === '') return ''
+    if (a.action === 'created') return title(v)
     if (a.action === 'severity') return name('severity', v)
     if (a.action === 'status') return name(a.alert ? 'alertStatus' : 'incidentStatus', v)
     if (a.action === 'classification') return name('classification', v)

@@ -12,6 +12,7 @@ import { useFormat, useName, useTitle } from '../../i18n/names'
 import { useAlertColumns } from '../../ui/alertColumns'
 import { Columns } from '../../ui/Columns'
 import { Comments } from '../../ui/Comments'
+import { useEffectsText } from '../../ui/effects'
 import { Facts } from '../../ui/Facts'
 import { useFilter } from '../../ui/Filters'
 import { Moment, Severity } from '../../ui/marks'
@@ -46,6 +47,7 @@ export default function IncidentPage() {
   const format = useFormat()
   const navigate = useNavigate()
   const notify = useNotify()
+  const effectsText = useEffectsText()
   const may = useMay('alerts.triage')
   const columns = useAlertColumns({ narrow: true })
   const [tab, setTab] = useFilter('tab')
@@ -137,10 +139,16 @@ export default function IncidentPage() {
               classification: incident.classification || 'NotSet', determination: incident.determination === 'NotSet' ? '' : incident.determination ?? '',
             }}
             save={async (change, comment) => {
-              if (Object.keys(change).length > 0) await changeIncident(id, change as IncidentChange)
+              let effects = ''
+              if (Object.keys(change).length > 0) {
+                // What somebody else changed meanwhile is not overwritten unseen.
+                const seen: Record<string, string | undefined> = { name: incident.name, severity: incident.severity, status: incident.status, assignee: incident.assignee, classification: incident.classification, determination: incident.determination }
+                const was = Object.fromEntries(Object.keys(change).map((field) => [field, seen[field] ?? '']))
+                effects = effectsText((await changeIncident(id, { ...(change as IncidentChange), was })).effects)
+              }
               if (comment !== '') await commentOn('incidents', id, comment)
               reload()
-              notify('success', t('manage.saved'))
+              notify('success', t('manage.saved'), effects)
             }}
           />
         </Suspense>

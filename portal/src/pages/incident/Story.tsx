@@ -141,7 +141,7 @@ function EntityPane({ node }: { node: GraphNode }) {
   return (
     <>
       <strong className={styles.wide} data-testid="entity-label">{node.label}</strong>
-      <Facts narrow facts={fields.map(([key, value]) => ({ label: name('eventField', key), value: String(value) }))} />
+      <Facts narrow facts={fields.map(([key, value]) => ({ label: name('eventField', key), value: key === 'verdict' ? name('verdict', value) : key === 'state' ? name('remediation', value) : key === 'sensitive' ? name('sensitivity', value) : String(value) }))} />
       {node.href && <RouteLink to={node.href}>{t('story.open')}</RouteLink>}
     </>
   )
