@@ -41,7 +41,11 @@ func openPolicies(ctx context.Context, state *bun.DB, ids *enrol.Authority, trai
 		},
 		Changed: func(what, id string) {
 			pushes.all()
-			changes.publish(what, id)
+			topic := topicPolicy
+			if what == policies.AGroup {
+				topic = topicGroup
+			}
+			changes.publish(topic, id)
 		},
 	})
 	if err != nil {

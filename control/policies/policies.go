@@ -56,6 +56,12 @@ type Device struct {
 	Tags         []policy.Tag
 }
 
+// What can change.
+const (
+	APolicy = "policy"
+	AGroup  = "group"
+)
+
 // Config is what policies need of their neighbours.
 type Config struct {
 	Now func() time.Time
@@ -71,7 +77,7 @@ type Config struct {
 	// Devices returns all devices that are not offboarded, and Device one.
 	Devices func() []Device
 	Device  func(event.DeviceID) (Device, error)
-	// Changed is told what was changed after it is saved: "policy" or "group"
+	// Changed is told what was changed after it is saved: APolicy or AGroup,
 	// and its id. It must not block. May be nil.
 	Changed func(what, id string)
 }
@@ -316,7 +322,7 @@ func (p *Policies) save(ctx context.Context, r, old *row, c Change) (Policy, err
 	if err != nil {
 		return Policy{}, err
 	}
-	if err := p.committed(ctx, "policy", r.ID); err != nil {
+	if err := p.committed(ctx, APolicy, r.ID); err != nil {
 		return Policy{}, err
 	}
 	return p.Get(ctx, r.OrganizationID, r.ID)
@@ -361,7 +367,7 @@ func (p *Policies) Delete(ctx context.Context, organization, id string, force bo
 	if err != nil {
 		return err
 	}
-	return p.committed(ctx, "policy", id)
+	return p.committed(ctx, APolicy, id)
 }
 
 func stale(what, name, by string, version, yours uint64) error {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -543,5 +544,56 @@ func TestBoundOfAllSettings(t *testing.T) {
 	b.make(t, "first", 0, string(text), all)
 	if _, err := b.Create(t.Context(), org, policies.Change{Name: "second", Type: "exclusions", Settings: raw(t, string(text))}); !fault.Is(err, fault.Exhausted) {
 		t.Errorf("%v", err)
+	}
+}
+
+// TestChangesWhileAgentsConnect has everything happen at once: what an agent
+// is sent only ever rises, and in the end everybody has the last word.
+func TestChangesWhileAgentsConnect(t *testing.T) {
+	b := open(t)
+	for i := range 8 {
+		b.host(fmt.Sprint("web-", i), "prod")
+	}
+	p := b.make(t, "p", 0, `{"maximumOnDemandScanThreads":1}`, all)
+	var running sync.WaitGroup
+	stop := make(chan struct{})
+	for _, d := range b.devices {
+		running.Go(func() {
+			last := uint64(0)
+			for {
+				doc := b.document(t, d.ID)
+				if doc.Version < last {
+					t.Errorf("version %d after %d", doc.Version, last)
+				}
+				last = doc.Version
+				if _, err := b.Confirmed(t.Context(), d.ID, doc.Version, ""); err != nil {
+					t.Error(err)
+				}
+				select {
+				case <-stop:
+					return
+				default:
+				}
+			}
+		})
+	}
+	for i := range 20 {
+		var err error
+		p, err = b.Save(t.Context(), org, p.ID, policies.Change{Version: p.Version, Name: "p", Type: "antivirus",
+			Settings: raw(t, fmt.Sprintf(`{"maximumOnDemandScanThreads":%d}`, i+2)), Assignments: []policies.Assignment{all}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		b.Refresh()
+		if _, err := b.Recompose(t.Context(), b.devices); err != nil {
+			t.Fatal(err)
+		}
+	}
+	close(stop)
+	running.Wait()
+	for _, d := range b.devices {
+		if doc := b.document(t, d.ID); *doc.Managed.OnDemandScanThreads != 21 {
+			t.Errorf("%s has %d threads", d.Name, *doc.Managed.OnDemandScanThreads)
+		}
 	}
 }
