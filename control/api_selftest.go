@@ -2,12 +2,14 @@ package control
 
 import (
 	"context"
+	"fmt"
 
 	"github.com/uptrace/bun"
 
 	"komainu/control/access"
 	"komainu/control/gateway"
 	"komainu/control/incident"
+	"komainu/control/notify"
 	"komainu/control/rest"
 	"komainu/control/selftest"
 	"komainu/drill"
@@ -17,7 +19,7 @@ import (
 
 // newTests returns the runs of detection tests. agents is set before the first
 // run can begin.
-func newTests(state *bun.DB, record access.Recorder, desk *incident.Desk, agents **gateway.Gateway, changes *hub) *selftest.Runs {
+func newTests(state *bun.DB, record access.Recorder, desk *incident.Desk, agents **gateway.Gateway, notices *notify.Notifier, changes *hub) *selftest.Runs {
 	return selftest.New(state, selftest.Config{
 		Record: record,
 		Begin: func(ctx context.Context, device event.DeviceID, run, test string) error {
@@ -30,8 +32,36 @@ func newTests(state *bun.DB, record access.Recorder, desk *incident.Desk, agents
 			}
 			return selftest.Trace{Alert: a.ID, Title: a.Title, AlertAt: a.CreatedAt, Incident: a.IncidentID, Test: a.Test}, nil
 		},
+		Notified: func(ctx context.Context, organization, alert string) (drill.Stage, error) {
+			return notified(ctx, desk, notices, organization, alert)
+		},
 		Changed: func(run string) { changes.publish(topicRun, run) },
 	})
+}
+
+// notified says what became of the notifications of a new alert.
+func notified(ctx context.Context, desk *incident.Desk, notices *notify.Notifier, organization, id string) (drill.Stage, error) {
+	a, _, err := desk.Alert(ctx, organization, id)
+	if err != nil {
+		return drill.Stage{}, err
+	}
+	m := messageOf(&incident.News{Event: incident.AlertCreated, Alert: &a, Test: a.Test}, "")
+	o, err := notices.Of(ctx, organization, m, a.CreatedAt)
+	s := drill.Stage{Detail: o.Detail}
+	switch {
+	case o.Wanted == 0:
+		s.State, s.Detail = drill.Skipped, "no notification is set up for such alerts"
+		if a.Test {
+			s.Detail += " of tests"
+		}
+	case o.Failed > 0:
+		s.State = drill.Missing
+	case o.Waiting > 0:
+		s.State = drill.Waiting
+	default:
+		s.State, s.At, s.Detail = drill.OK, o.At, fmt.Sprintf("%d delivered", o.Wanted)
+	}
+	return s, err
 }
 
 // DetectionTest is a scenario as it is listed.

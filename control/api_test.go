@@ -105,7 +105,7 @@ func newBench(t *testing.T) *bench {
 		agents: gateway.New(gateway.Config{Log: log}), record: trail.Record, state: state, address: "https://komainu.example:8443",
 		queued: func(context.Context) error { return nil }, stopping: t.Context().Done(),
 	}
-	b.api.tests = newTests(state, trail.Record, b.api.desk, &b.api.agents, changes)
+	b.api.tests = newTests(state, trail.Record, b.api.desk, &b.api.agents, b.api.notices, changes)
 	routes := rest.NewAPI(log, "test", users.Gate, db.Explain)
 	routes.Mount(b.api.routes()...)
 	b.server = httptest.NewTLSServer(rest.Guard(log, routes))

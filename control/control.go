@@ -152,7 +152,7 @@ func Run(ctx context.Context, cfg Config, env Env) (err error) {
 	defer func() { err = errors.Join(err, events.Close()) }()
 	intake := events.ingest(devices, desk, changes, log)
 	var agents *gateway.Gateway
-	tests := newTests(state, trail.Record, desk, &agents, changes)
+	tests := newTests(state, trail.Record, desk, &agents, notices, changes)
 	agents = gateway.New(gatewayConfig(ids, rules, devices, events.queue, tests, part(log, "gateway")))
 
 	// The door.
