@@ -42,8 +42,20 @@ type oracle struct {
 	claims     int             // times that the agent was taken at its word
 	malware    map[string]bool // every file that was written with malware
 	markers    map[string]bool // programs that ran: true when in quiet times
+	fresh      []ran           // programs that ran lately
 	stalls     []stall
 }
+
+// ran is a program that has run.
+type ran struct {
+	marker string
+	at     time.Time
+}
+
+// settled is how long before a blow a program must have run for it to count
+// as quiet times: what the kernel holds for an agent that is killed in this
+// moment goes with it.
+const settled = time.Second
 
 // stall is a time in which the machine did not even run a sleeping thread.
 type stall struct{ from, to time.Time }
@@ -97,6 +109,12 @@ func (o *oracle) setBroken(t time.Time) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.broken = t
+	for _, r := range o.fresh {
+		if !t.IsZero() && t.Sub(r.at) < settled {
+			o.markers[r.marker] = false
+		}
+	}
+	o.fresh = nil
 }
 
 func (o *oracle) brokenSince() time.Time {
@@ -209,6 +227,7 @@ func (o *oracle) runPrograms(ctx context.Context) {
 		if err := runMarker(ctx, marker); err == nil {
 			o.mu.Lock()
 			o.markers[marker] = quiet && o.broken.IsZero()
+			o.fresh = append(o.fresh, ran{marker, time.Now()})
 			o.mu.Unlock()
 		}
 		wait(ctx, 40*time.Millisecond)
