@@ -7,7 +7,6 @@ import (
 
 	"github.com/uptrace/bun"
 
-	"komainu/control/rest"
 	"komainu/finding"
 )
 
@@ -125,7 +124,5 @@ func (d *Desk) report(ctx context.Context, tx bun.Tx, organization string, b *be
 	}
 	return nil
 }
-
-func newComment() string { return rest.NewID() }
 
 func sortedKeys[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }
