@@ -367,6 +367,9 @@ test('incident: the story, played and chosen from, and the graph by keyboard', a
   await at('story-graph').waitFor()
   // Nine files that one process opened are one node until somebody wants them.
   await page.locator('[data-testid=graph-node][data-kind=file]').filter({ hasText: '9 alike' }).waitFor()
+  // So are the processes that only lead to the story.
+  await page.locator('.react-flow__node').filter({ hasText: '3 ancestors' }).click()
+  await page.locator('[data-testid=graph-node]').filter({ hasText: 'sshd' }).waitFor()
   await at('story-alert').filter({ hasText: 'Enumeration' }).click()
   await at('story-open').waitFor()
   const user = page.locator('.react-flow__node').filter({ hasText: 'deploy' }).filter({ hasText: 'User' })

@@ -56,7 +56,7 @@ function Entity({ data: { node, selected, faded, direction } }: NodeProps<Shown>
   const title = useTitle()
   const format = useFormat()
   const edge = { High: styles.high, Medium: styles.medium, Low: styles.low, Informational: styles.informational }[node.severity ?? '']
-  const label = node.members ? t('graph.group', { count: node.members.length, number: format.number(node.members.length) }) : node.kind === 'alert' ? title(node.label) : node.label
+  const label = node.members ? node.id.startsWith('chain:') ? t('graph.chain', { count: node.members.length, number: format.number(node.members.length) }) : t('graph.group', { count: node.members.length, number: format.number(node.members.length) }) : node.kind === 'alert' ? title(node.label) : node.label
   return (
     <div className={mergeClasses(styles.node, edge, selected && styles.selected, faded && styles.faded)} title={label} data-testid="graph-node" data-kind={node.kind}>
       <Handle type="target" position={direction === 'LR' ? Position.Left : Position.Top} isConnectable={false} />

@@ -51,7 +51,40 @@ export function grouped(graph: Graph, open: ReadonlySet<string>): { nodes: (Grap
     // The first of several is when it began.
     if (!joined.has(key)) joined.set(key, moved)
   }
-  return { nodes: [...nodes.filter((n) => !into.has(n.id)), ...made], edges: [...joined.values()] }
+  return shortened({ nodes: [...nodes.filter((n) => !into.has(n.id)), ...made], edges: [...joined.values()] }, open)
+}
+
+/** So many ancestors in a row are still shown one by one. */
+const short = 2
+
+/** Joins processes that did nothing but start the next one: they lead to the story and are not part of it. */
+function shortened(graph: { nodes: (GraphNode & { members?: GraphNode[] })[]; edges: GraphEdge[] }, open: ReadonlySet<string>) {
+  const { nodes, edges } = graph
+  const into = new Map<string, GraphEdge[]>()
+  const from = new Map<string, GraphEdge[]>()
+  for (const edge of edges) {
+    into.set(edge.to, [...(into.get(edge.to) ?? []), edge])
+    from.set(edge.from, [...(from.get(edge.from) ?? []), edge])
+  }
+  const byID = new Map(nodes.map((n) => [n.id, n]))
+  const passing = (id: string) => byID.get(id)?.kind === 'process' && !byID.get(id)?.members && into.get(id)?.length === 1 && from.get(id)?.length === 1 && from.get(id)![0]!.label === 'started'
+  const gone = new Map<string, string>()
+  const made: (GraphNode & { members?: GraphNode[] })[] = []
+  for (const node of nodes) {
+    const before = into.get(node.id)?.[0]?.from
+    if (!passing(node.id) || (before !== undefined && passing(before))) continue
+    const members = [node]
+    for (let next = from.get(node.id)![0]!.to; passing(next) && members.length < nodes.length; next = from.get(next)![0]!.to) members.push(byID.get(next)!)
+    const id = `chain:${node.id}`
+    if (members.length <= short || open.has(id)) continue
+    made.push({ id, kind: 'process', label: '', members })
+    for (const member of members) gone.set(member.id, id)
+  }
+  if (made.length === 0) return graph
+  return {
+    nodes: [...nodes.filter((n) => !gone.has(n.id)), ...made],
+    edges: edges.map((e) => ({ ...e, from: gone.get(e.from) ?? e.from, to: gone.get(e.to) ?? e.to })).filter((e) => e.from !== e.to),
+  }
 }
 
 /** The way that a graph reads: to the right, or downwards. */
