@@ -197,19 +197,25 @@ func (w *worker) deviceID() event.DeviceID {
 }
 
 func (w *worker) openRecorder() error {
-	numbers, err := spool.OpenNumbers(w.cfg.path("epoch"))
+	// The spools come first: one that a newer version wrote is left as it is,
+	// with everything beside it.
+	events, err := spool.Open(w.cfg.path("spool/events"), spool.Limits{})
 	if err != nil {
 		return err
 	}
-	w.record = &recorder{log: w.log.With("component", "recorder"), device: w.deviceID, numbers: numbers}
+	findings, err := spool.Open(w.cfg.path("spool/findings"), spool.Limits{Bytes: 64 << 20})
+	if err != nil {
+		return errors.Join(err, events.Close())
+	}
+	numbers, err := spool.OpenNumbers(w.cfg.path("epoch"))
+	if err != nil {
+		return errors.Join(err, events.Close(), findings.Close())
+	}
 	if err := numbers.Unnoted(); err != nil {
 		w.log.Warn("the epoch of event numbers could not be noted; it is tried again", "error", err)
 	}
-	if w.record.events, err = spool.Open(w.cfg.path("spool/events"), spool.Limits{}); err != nil {
-		return err
-	}
-	w.record.findings, err = spool.Open(w.cfg.path("spool/findings"), spool.Limits{Bytes: 64 << 20})
-	return err
+	w.record = &recorder{log: w.log.With("component", "recorder"), device: w.deviceID, numbers: numbers, events: events, findings: findings}
+	return nil
 }
 
 // scannerIdle is how long a scanner that nothing needs waits for another file.

@@ -162,21 +162,38 @@ func (s *Stack) Enrol(ctx context.Context, a *api, environment string) error {
 
 // redirect makes a join token lead to another address of the same control
 // plane. What it pins stays.
-func redirect(token, url string) (string, error) {
-	kind, body, _ := strings.Cut(token, ".")
-	text, err := base64.RawURLEncoding.DecodeString(body)
+func redirect(token, url string) (string, error) { return editToken(token, "s", url) }
+
+// editToken changes a field of a join token.
+func editToken(token, field, value string) (string, error) {
+	kind, fields, err := openToken(token)
 	if err != nil {
-		return "", fmt.Errorf("join token: %w", err)
+		return "", err
 	}
-	fields := map[string]any{}
-	if err := json.Unmarshal(text, &fields); err != nil {
-		return "", fmt.Errorf("join token: %w", err)
-	}
-	fields["s"] = url
-	if text, err = json.Marshal(fields); err != nil {
+	fields[field] = value
+	text, err := json.Marshal(fields)
+	if err != nil {
 		return "", err
 	}
 	return kind + "." + base64.RawURLEncoding.EncodeToString(text), nil
+}
+
+// tokenField reads a field of a join token.
+func tokenField(token, field string) (string, error) {
+	_, fields, err := openToken(token)
+	return fields[field], err
+}
+
+func openToken(token string) (kind string, fields map[string]string, err error) {
+	kind, body, _ := strings.Cut(token, ".")
+	text, err := base64.RawURLEncoding.DecodeString(body)
+	if err != nil {
+		return "", nil, fmt.Errorf("join token: %w", err)
+	}
+	if err := json.Unmarshal(text, &fields); err != nil {
+		return "", nil, fmt.Errorf("join token: %w", err)
+	}
+	return kind, fields, nil
 }
 
 // WaitHealthy waits until health says so.

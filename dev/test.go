@@ -51,6 +51,7 @@ func test(ctx context.Context, h *House, args []string) error {
 		{"go test", goTests},
 		{"portal tests", portalTests},
 		{"resilience", resiliencePhase},
+		{"hostile", hostilePhase},
 		{"soak", soakPhase},
 		{"walk-through", walkthroughPhase},
 	}
