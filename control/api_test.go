@@ -7,6 +7,7 @@ import (
 	"flag"
 	"io"
 	"log/slog"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -133,9 +134,7 @@ func (b *bench) send(role access.Role, method, path, body string) (int, string) 
 		b.t.Fatal(err)
 	}
 	r.Header.Set("Content-Type", "application/json")
-	for name, values := range b.header {
-		r.Header[name] = values
-	}
+	maps.Copy(r.Header, b.header)
 	if role != "" {
 		r.Header.Set("Authorization", "Bearer "+b.tokens[role])
 	}
