@@ -68,11 +68,10 @@ type activityRow struct {
 
 // field is one thing that can be changed.
 type field struct {
-	name     string
-	to       *string
-	was      string
-	set      func(string)
-	conflict bool
+	name string
+	to   *string
+	was  string
+	set  func(string)
 }
 
 // apply sets what differs and returns it by field: what it was and became.
