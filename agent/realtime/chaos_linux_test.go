@@ -13,19 +13,29 @@ import (
 	"komainu/policy"
 )
 
-// TestChaos kills and stops processes while somebody opens files.
+// chaos is one round.
+type chaos struct {
+	roles  string
+	signal syscall.Signal
+	most   time.Duration
+	gap    string // whose absence lets opens through, which must show
+}
+
+// starvedRounds is how often a round is played again on a machine that had no
+// processor even for who waits for nobody.
+const starvedRounds = 4
+
+// TestChaos kills and stops processes while somebody opens files. What is
+// promised is how long the agent holds an open, not how long a machine without
+// a free processor does: a round that took too long is played again if, and
+// only if, an independent thread was kept waiting in it too.
 func TestChaos(t *testing.T) {
 	s, inside := inStage(t)
 	if !inside {
 		return
 	}
 	s.play(policy.Block)
-	for _, c := range []struct {
-		roles  string
-		signal syscall.Signal
-		most   time.Duration
-		gap    string // whose absence lets opens through, which must show
-	}{
+	for _, c := range []chaos{
 		// What is killed is back so soon that openers may just wait for it.
 		{"worker", syscall.SIGKILL, longestWait, ""},
 		{"broker", syscall.SIGKILL, longestWait, ""},
@@ -40,52 +50,68 @@ func TestChaos(t *testing.T) {
 		{"guard broker", syscall.SIGSTOP, 3 * time.Second, ""},
 		{"guard worker", syscall.SIGSTOP, 3 * time.Second, ""},
 	} {
-		opener := s.opener("victim1", "victim2", "victim3")
-		before, missed := s.stats(), s.missed(c.gap)
-		guard := strings.Contains(c.roles, "guard")
-		var victims []int
-		for role := range strings.FieldsSeq(c.roles) {
-			victims = append(victims, s.pid(role))
-		}
-		for _, pid := range victims {
-			must(t, syscall.Kill(pid, c.signal))
-		}
-		if guard {
-			// The supervisor's work: the guardian ends, by the signal or by
-			// another's hand, and is started again.
-			select {
-			case <-s.ended:
-			case <-time.After(10 * time.Second):
-				t.Fatalf("%s of %s: nobody has ended the guardian", c.signal, c.roles)
+		for left := starvedRounds; ; left-- {
+			longest, starved := s.chaos(t, c)
+			if longest <= c.most {
+				break
 			}
-			s.start()
-		}
-		s.eventually("others are in the place of "+c.roles, func() bool {
-			return !slices.ContainsFunc(victims, lives)
-		})
-		s.eventually("protection is back after "+c.roles+" "+c.signal.String(), func() bool {
-			// A file that is denied cannot be written to either.
-			_ = os.Remove(s.path("again"))
-			s.write("again", badMark)
-			return s.denied("again")
-		})
-		longest, opens := opener.end()
-		t.Logf("%-20s %-16s longest open %s of %d", c.roles, c.signal, longest.Round(time.Millisecond), opens)
-		if longest > c.most {
-			t.Errorf("%s %s: an open took %s", c.roles, c.signal, longest)
-		}
-		after := s.stats()
-		if c.gap != "" {
-			if after.Unscanned() == before.Unscanned() {
-				t.Errorf("%s %s: opens were let through and not counted: %+v", c.roles, c.signal, after)
+			if left > 0 && starved > 50*time.Millisecond {
+				t.Logf("%s %s: an open took %s on a machine that was starved for %s: once more", c.roles, c.signal, longest, starved)
+				continue
 			}
-			s.eventually("what was let through is judged afterwards", func() bool { return s.missed(c.gap) > missed })
+			t.Errorf("%s %s: an open took %s; the machine was starved for %s", c.roles, c.signal, longest, starved)
+			break
 		}
-		if guard && (after.BrokerRuns != 1 || after.WorkerRuns != 1) {
-			t.Errorf("%s %s: counters of a former life: %+v", c.roles, c.signal, after)
-		}
-		sums(t, after, 8)
 	}
+}
+
+// chaos plays a round and returns the longest open, and for how long the
+// machine was starved.
+func (s *stage) chaos(t *testing.T, c chaos) (longest, starved time.Duration) {
+	t.Helper()
+	opener := s.opener("victim1", "victim2", "victim3")
+	before, missed := s.stats(), s.missed(c.gap)
+	guard := strings.Contains(c.roles, "guard")
+	var victims []int
+	for role := range strings.FieldsSeq(c.roles) {
+		victims = append(victims, s.pid(role))
+	}
+	for _, pid := range victims {
+		must(t, syscall.Kill(pid, c.signal))
+	}
+	if guard {
+		// The supervisor's work: the guardian ends, by the signal or by
+		// another's hand, and is started again.
+		select {
+		case <-s.ended:
+		case <-time.After(10 * time.Second):
+			t.Fatalf("%s of %s: nobody has ended the guardian", c.signal, c.roles)
+		}
+		s.start()
+	}
+	s.eventually("others are in the place of "+c.roles, func() bool {
+		return !slices.ContainsFunc(victims, lives)
+	})
+	s.eventually("protection is back after "+c.roles+" "+c.signal.String(), func() bool {
+		// A file that is denied cannot be written to either.
+		_ = os.Remove(s.path("again"))
+		s.write("again", badMark)
+		return s.denied("again")
+	})
+	longest, opens := opener.end()
+	t.Logf("%-20s %-16s longest open %s of %d", c.roles, c.signal, longest.Round(time.Millisecond), opens)
+	after := s.stats()
+	if c.gap != "" {
+		if after.Unscanned() == before.Unscanned() {
+			t.Errorf("%s %s: opens were let through and not counted: %+v", c.roles, c.signal, after)
+		}
+		s.eventually("what was let through is judged afterwards", func() bool { return s.missed(c.gap) > missed })
+	}
+	if guard && (after.BrokerRuns != 1 || after.WorkerRuns != 1) {
+		t.Errorf("%s %s: counters of a former life: %+v", c.roles, c.signal, after)
+	}
+	sums(t, after, 8)
+	return longest, opener.starved
 }
 
 // missed counts the files that were judged after they had been let through.

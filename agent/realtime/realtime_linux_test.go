@@ -78,21 +78,25 @@ func TestForgetWhileJudging(t *testing.T) {
 	s.write("half", "nothing to see")
 	s.eventually("the judge has seen what was written", func() bool { return s.judged("2 half") > 0 })
 	for range 20 {
-		s.stats(invalidate)
+		let := s.stats(invalidate).Unscanned()
 		before := s.judged("1 half")
-		opened := make(chan time.Time)
+		opened := make(chan time.Time, 1)
 		go func() {
 			_ = exec.Command("cat", s.path("half")).Run()
 			opened <- time.Now()
 		}()
-		s.eventually("it is being judged", func() bool { return s.judged("1 half") > before })
+		s.eventually("it is being judged, or was let through", func() bool { return s.judged("1 half") > before || len(opened) > 0 })
 		s.stats(invalidate)
 		forgotten := time.Now()
 		if (<-opened).Before(forgotten) {
 			continue // the host was too slow
 		}
 		s.denied("half")
-		if n := s.judged("1 half") - before; n != 2 {
+		n := s.judged("1 half") - before
+		if s.stats().Unscanned() != let {
+			continue // the host was too slow to judge at all
+		}
+		if n != 2 {
 			t.Errorf("judged %d times by two openers", n)
 		}
 		return

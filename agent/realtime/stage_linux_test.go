@@ -13,6 +13,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync"
@@ -159,10 +160,54 @@ func runWorker(ctx context.Context) error {
 	return err
 }
 
-// runOpener opens and reads files over and over and prints the longest time
-// that one open took, in microseconds, when its input ends.
+// starvation is what a thread that waits for nobody notices of a machine that
+// gives it no processor.
+type starvation struct {
+	mu     sync.Mutex
+	stalls [][2]time.Time
+}
+
+// watch sleeps for two milliseconds, over and over, and notes each time that
+// became ten times as much. No process of the agent is asked for that.
+func (s *starvation) watch(ctx context.Context) {
+	runtime.LockOSThread()
+	for ctx.Err() == nil {
+		began := time.Now()
+		pause := unix.NsecToTimespec(int64(2 * time.Millisecond))
+		_ = unix.Nanosleep(&pause, nil)
+		if end := time.Now(); end.Sub(began) > 20*time.Millisecond {
+			s.mu.Lock()
+			s.stalls = append(s.stalls, [2]time.Time{began, end})
+			s.mu.Unlock()
+		}
+	}
+}
+
+// within returns how much of a time was starved.
+func (s *starvation) within(from, to time.Time) (sum time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, stall := range s.stalls {
+		begin, end := stall[0], stall[1]
+		if begin.Before(from) {
+			begin = from
+		}
+		if end.After(to) {
+			end = to
+		}
+		sum += max(0, end.Sub(begin))
+	}
+	return sum
+}
+
+// runOpener opens and reads files over and over. When its input ends it prints
+// the longest time that one open took, in microseconds, how many there were,
+// and for how long the machine gave it no processor meanwhile.
 func runOpener(names []string) error {
 	ctx, stop := context.WithCancel(context.Background())
+	began := time.Now()
+	var starved starvation
+	go starved.watch(ctx)
 	go func() {
 		_, _ = io.Copy(io.Discard, os.Stdin)
 		stop()
@@ -196,7 +241,7 @@ func runOpener(names []string) error {
 		most = max(most, longest[i])
 		sum += opens[i]
 	}
-	fmt.Println(most.Microseconds(), sum)
+	fmt.Println(most.Microseconds(), sum, starved.within(began, time.Now()).Microseconds())
 	return nil
 }
 
@@ -417,6 +462,9 @@ type opener struct {
 	cmd *exec.Cmd
 	in  io.Closer
 	out bytes.Buffer
+	// starved is, after end, for how long the machine had no processor for a
+	// program that waits for nobody.
+	starved time.Duration
 }
 
 func (s *stage) opener(names ...string) *opener {
@@ -444,9 +492,10 @@ func (o *opener) end() (longest time.Duration, opens int) {
 	o.s.t.Helper()
 	must(o.s.t, o.in.Close())
 	must(o.s.t, o.cmd.Wait())
-	var us int64
-	if _, err := fmt.Sscan(o.out.String(), &us, &opens); err != nil {
+	var us, starved int64
+	if _, err := fmt.Sscan(o.out.String(), &us, &opens, &starved); err != nil {
 		o.s.t.Fatalf("the opener said %q: %v", o.out.String(), err)
 	}
+	o.starved = time.Duration(starved) * time.Microsecond
 	return time.Duration(us) * time.Microsecond, opens
 }
