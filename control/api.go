@@ -41,7 +41,8 @@ type api struct {
 	state   *bun.DB
 	// queued fails while the queue does not take batches.
 	queued  func(context.Context) error
-	address string // URL that agents and browsers reach the control plane by
+	room    func() error // fails while the disk is too full to take events; nil for a store without one
+	address string       // URL that agents and browsers reach the control plane by
 
 	stopping <-chan struct{} // closed when streams have to end
 }

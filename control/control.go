@@ -161,6 +161,7 @@ func Run(ctx context.Context, cfg Config, env Env) (err error) {
 		log: part(log, "api"), access: users, audit: trail, plans: plans, rules: rules, devices: devices, desk: desk, notices: notices, hub: changes, ids: ids, agents: agents, tests: tests,
 		events: events.store, record: trail.Record, state: state,
 		queued:  func(ctx context.Context) error { _, err := events.queue.Status(ctx); return err },
+		room:    events.store.Room,
 		address: cfg.url(listener.Addr()), stopping: stopping,
 	}
 	routes := rest.NewAPI(a.log, env.Version, users.Gate, db.Explain)
