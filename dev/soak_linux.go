@@ -124,7 +124,6 @@ type soaker struct {
 	oracle  *oracle
 	agentFS string
 	ctlFS   string
-	faults  []soakFault
 }
 
 func runSoak(ctx context.Context, h *House, o soakOptions) (rounds int, err error) {

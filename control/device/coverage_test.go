@@ -2,6 +2,7 @@ package device_test
 
 import (
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -178,12 +179,12 @@ func TestSort(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		got := ""
+		var got strings.Builder
 		for _, d := range list.Items {
-			got += d.Name
+			got.WriteString(d.Name)
 		}
-		if got != want {
-			t.Errorf("sorted by %q: %s, want %s", order, got, want)
+		if got.String() != want {
+			t.Errorf("sorted by %q: %s, want %s", order, got.String(), want)
 		}
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"strings"
 	"time"
 
@@ -111,9 +112,7 @@ func (q *Queue) Load(ctx context.Context, r io.Reader) (messages int64, err erro
 		}
 		msg := nats.NewMsg(m.Subject)
 		msg.Data = m.Payload
-		for key, values := range m.Header {
-			msg.Header[key] = values
-		}
+		maps.Copy(msg.Header, m.Header)
 		msg.Header.Set(headerReceived, m.Received.Format(time.RFC3339Nano))
 		if err := q.publish(ctx, msg); err != nil {
 			return messages, err
