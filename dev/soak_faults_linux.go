@@ -143,34 +143,56 @@ func (s *soaker) garble(dir string, quiet func() bool, want func(string) bool) e
 	})
 }
 
-// fill leaves no byte free.
+// fill leaves no byte free, and takes what becomes free meanwhile, until it
+// is mended.
 func fill(dir string) (func() error, error) {
 	name := filepath.Join(dir, "filler")
-	f, err := os.OpenFile(name, os.O_CREATE|os.O_WRONLY, 0o600)
+	f, err := os.OpenFile(name, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
 	if err != nil {
 		return nothing, err
 	}
-	mend := func() error { return os.Remove(name) }
 	var st unix.Statfs_t
 	if err := unix.Fstatfs(int(f.Fd()), &st); err != nil {
-		return mend, errors.Join(err, f.Close())
+		return func() error { return os.Remove(name) }, errors.Join(err, f.Close())
 	}
 	// All at once where the filesystem can, the rest in small pieces.
 	_ = unix.Fallocate(int(f.Fd()), 0, 0, int64(st.Bavail)*st.Bsize)
-	if _, err := f.Seek(0, 2); err != nil {
-		return mend, errors.Join(err, f.Close())
-	}
+	err = topUp(f)
+	stop, stopped := make(chan struct{}), make(chan error, 1)
+	go func() {
+		tick := time.NewTicker(10 * time.Millisecond)
+		defer tick.Stop()
+		var err error
+		for err == nil {
+			select {
+			case <-stop:
+				stopped <- nil
+				return
+			case <-tick.C:
+				err = topUp(f)
+			}
+		}
+		stopped <- err
+	}()
+	return func() error {
+		close(stop)
+		return errors.Join(<-stopped, f.Close(), os.Remove(name))
+	}, err
+}
+
+// topUp writes until nothing fits any more.
+func topUp(f *os.File) error {
 	for _, n := range []int{64 << 10, 4 << 10, 512} {
 		piece := make([]byte, n)
+		var err error
 		for err == nil {
 			_, err = f.Write(piece)
 		}
 		if !errors.Is(err, unix.ENOSPC) {
-			return mend, errors.Join(err, f.Close())
+			return err
 		}
-		err = nil
 	}
-	return mend, f.Close()
+	return nil
 }
 
 // startFull starts the agent while its disk is full: it protects all the

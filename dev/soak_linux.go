@@ -314,11 +314,3 @@ func (s *soaker) swept(ctx context.Context) error {
 	}
 	return nil
 }
-
-// wait lets time pass.
-func wait(ctx context.Context, d time.Duration) {
-	select {
-	case <-ctx.Done():
-	case <-time.After(d):
-	}
-}

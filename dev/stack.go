@@ -279,6 +279,14 @@ func waitFor(ctx context.Context, limit time.Duration, what string, ok func() (b
 	}
 }
 
+// wait lets time pass.
+func wait(ctx context.Context, d time.Duration) {
+	select {
+	case <-ctx.Done():
+	case <-time.After(d):
+	}
+}
+
 // freePort returns the port, or the next one that is free.
 func freePort(port int) (int, error) {
 	for p := port; p < port+100; p++ {

@@ -308,7 +308,7 @@ test('device: the agent like an extension, and its report', async () => {
   assert.equal(await text('extension-version'), '0.1.0')
   assert.equal(await text('extension-state'), 'Provisioning succeeded')
   await page.goto(`${server.url}/devices/d2`)
-  await page.getByText('fanotify permission events are not available').waitFor()
+  await page.getByRole('cell', { name: /fanotify permission events are not available/ }).waitFor()
   await page.getByText("See the agent's log").waitFor()
   await page.getByText('raise fs.inotify.max_user_watches').waitFor() // an agent without codes speaks for itself
   await at('tab-agent').click()
