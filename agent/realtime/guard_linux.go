@@ -108,9 +108,10 @@ type guardian struct {
 	worker *child
 	wake   chan struct{}
 
-	lived  atomic.Bool // a worker was ready
-	drain  atomic.Bool // the broker does not answer: the guardian does
-	missed int         // files sent to the worker since it answers
+	lived  atomic.Bool  // a worker was ready
+	drain  atomic.Bool  // the broker does not answer: the guardian does
+	former atomic.Int32 // the broker that it took over from, if that lived then
+	missed int          // files sent to the worker since it answers
 	pulse  pulse
 }
 
@@ -186,6 +187,8 @@ func (g *guardian) brokerStopped(now int64) bool {
 // takeOver makes the guardian answer from now on. No broker reads the group
 // any more, should it still live, until the guardian lets one.
 func (g *guardian) takeOver() {
+	pid, _ := g.broker.running()
+	g.former.Store(pid)
 	g.mem.reader.Store(0)
 	g.mem.brokerPID.Store(0)
 	g.mem.brokerBeat.Store(never)
@@ -200,7 +203,7 @@ func (g *guardian) takeOver() {
 func (g *guardian) standIn(now int64, buf []byte) {
 	pid, since := g.broker.running()
 	ready := pid != 0 && g.mem.brokerPID.Load() == pid && !stale(&g.mem.brokerBeat, now, staleAfter)
-	g.answerRead()
+	g.answerRead(pid == 0 || pid != g.former.Load())
 	g.answerQueued(buf)
 	switch {
 	case ready:
@@ -213,12 +216,17 @@ func (g *guardian) standIn(now int64, buf []byte) {
 }
 
 // answerRead allows every open that a broker has read, by the numbers in
-// shared memory.
-func (g *guardian) answerRead() {
+// shared memory. As long as that broker lives it may be within read(2): the
+// kernel tells the number of an event a moment before it takes an answer for
+// it. So what is noted is answered again and again, and forgotten only after
+// an answer that was given when the broker had ended.
+func (g *guardian) answerRead(ended bool) {
 	for fd := range g.mem.deadline {
 		if g.mem.deadline[fd].Load() != 0 {
-			g.mem.deadline[fd].Store(0)
 			g.allow(int32(fd))
+			if ended {
+				g.mem.deadline[fd].Store(0)
+			}
 		}
 	}
 	for rest := g.mem.buf[:]; ; {
@@ -231,7 +239,9 @@ func (g *guardian) answerRead() {
 		}
 		rest = next
 	}
-	clear(g.mem.buf[:])
+	if ended {
+		clear(g.mem.buf[:])
+	}
 }
 
 // allow reports whether somebody was waiting.
