@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"log/slog"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"testing"
@@ -314,6 +315,44 @@ func TestGuardianStandsIn(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestGuardianAnswersUntilTheBrokerHasEnded: the kernel has written the number
+// of an event and does not take an answer for it yet, because the broker is
+// still within read(2). The guardian answers again until that broker is gone.
+func TestGuardianAnswersUntilTheBrokerHasEnded(t *testing.T) {
+	open := anyFile(t, t.TempDir())
+	k := newFakeKernel(t)
+	defer k.close()
+	log := newAside(slog.New(slog.DiscardHandler))
+	defer log.close()
+	former := exec.Command("sleep", "60")
+	if err := former.Start(); err != nil {
+		t.Fatal(err)
+	}
+	mem := &shared{}
+	g := &guardian{log: log, mem: mem, group: k.group, ignore: newIgnorer(k.group, -1), broker: &child{process: former.Process, since: mono()}, worker: &child{}}
+	fd := open()
+	copy(mem.buf[:], rawEvent(metaSize, unix.FANOTIFY_METADATA_VERSION, permMask, fd, 5))
+	mem.deadline[fd+1].Store(1)
+	g.takeOver()
+	g.standIn(mono(), make([]byte, bufSize))
+	k.answers() // too early: the kernel knows nothing of it yet
+	k.waiting[fd] = 1
+	g.standIn(mono(), make([]byte, bufSize))
+	k.answers()
+	if n := k.waiting[fd]; n > 0 {
+		t.Error("the opener waits for ever")
+	}
+	if err := former.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	_ = former.Wait() // by the signal
+	g.broker.process = nil
+	g.standIn(mono(), make([]byte, bufSize))
+	if _, _, left := nextEvent(mem.buf[:]); left || mem.deadline[fd+1].Load() != 0 {
+		t.Error("what the broker had read is not forgotten after its end")
 	}
 }
 
