@@ -171,6 +171,15 @@ func Read(r io.Reader, open func(name string) (io.WriteCloser, error)) (Manifest
 	if err != nil {
 		return Manifest{}, err
 	}
+	// The end of the stream holds its checksum. Whoever writes at the other end
+	// of a pipe has to get rid of it, too.
+	rest, err := io.Copy(io.Discard, zip)
+	if err != nil {
+		return Manifest{}, damaged("its end: %w", err)
+	}
+	if rest > 0 {
+		return Manifest{}, damaged("%d bytes follow the manifest", rest)
+	}
 	return m, nil
 }
 

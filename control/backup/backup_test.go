@@ -90,6 +90,31 @@ func TestDamageIsFound(t *testing.T) {
 	}
 }
 
+// TestTheWholeStreamIsRead: whoever writes into a pipe gets rid of all of it,
+// one byte at a time, and what follows a backup is no part of one.
+func TestTheWholeStreamIsRead(t *testing.T) {
+	text := sample(t, map[string][]byte{"one": []byte("1")}, "one")
+	out, in := io.Pipe()
+	read := make(chan error, 1)
+	go func() {
+		_, err := backup.Read(out, memory{}.open)
+		out.CloseWithError(err)
+		read <- err
+	}()
+	for i := range text {
+		if _, err := in.Write(text[i : i+1]); err != nil {
+			t.Fatalf("byte %d of %d is refused: %v", i, len(text), err)
+		}
+	}
+	in.Close()
+	if err := <-read; err != nil {
+		t.Fatal(err)
+	}
+	if _, err := backup.Read(bytes.NewReader(append(text, text...)), memory{}.open); !fault.Is(err, fault.Invalid) {
+		t.Errorf("two backups in one file: %v", err)
+	}
+}
+
 func TestNamesThatLeadElsewhere(t *testing.T) {
 	for _, name := range []string{"../x", "/etc/passwd", "a/../../x", "a//b", ".", `a\b`} {
 		text := sample(t, map[string][]byte{name: []byte("x")}, name)
