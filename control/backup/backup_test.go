@@ -91,24 +91,27 @@ func TestDamageIsFound(t *testing.T) {
 }
 
 // TestTheWholeStreamIsRead: whoever writes into a pipe gets rid of all of it,
-// one byte at a time, and what follows a backup is no part of one.
+// and what follows a backup is no part of one.
 func TestTheWholeStreamIsRead(t *testing.T) {
-	text := sample(t, map[string][]byte{"one": []byte("1")}, "one")
-	out, in := io.Pipe()
-	read := make(chan error, 1)
-	go func() {
-		_, err := backup.Read(out, memory{}.open)
-		out.CloseWithError(err)
-		read <- err
-	}()
-	for i := range text {
-		if _, err := in.Write(text[i : i+1]); err != nil {
-			t.Fatalf("byte %d of %d is refused: %v", i, len(text), err)
+	var text []byte
+	for size := 0; size < 160<<10; size += 512 { // wherever the compression's blocks end
+		text = sample(t, map[string][]byte{"one": make([]byte, size)}, "one")
+		out, in := io.Pipe()
+		read := make(chan error, 1)
+		go func() {
+			_, err := backup.Read(out, memory{}.open)
+			out.CloseWithError(err)
+			read <- err
+		}()
+		for i := range text {
+			if _, err := in.Write(text[i : i+1]); err != nil {
+				t.Fatalf("size %d: byte %d of %d is refused: %v", size, i, len(text), err)
+			}
 		}
-	}
-	in.Close()
-	if err := <-read; err != nil {
-		t.Fatal(err)
+		in.Close()
+		if err := <-read; err != nil {
+			t.Fatal(err)
+		}
 	}
 	if _, err := backup.Read(bytes.NewReader(append(text, text...)), memory{}.open); !fault.Is(err, fault.Invalid) {
 		t.Errorf("two backups in one file: %v", err)
