@@ -36,6 +36,7 @@ func resiliencePhase(ctx context.Context, h *House) (tally, error) {
 	defer b.stack.Close()
 	port, err := freePort(38443)
 	if err == nil {
+		b.port = port
 		err = b.stack.start(ctx, port, false)
 	}
 	if err == nil {
@@ -68,6 +69,7 @@ func resiliencePhase(ctx context.Context, h *House) (tally, error) {
 type breaker struct {
 	stack   *Stack
 	api     *api
+	port    int
 	written int
 }
 
@@ -87,7 +89,10 @@ func (b *breaker) steps() []step {
 			}})
 		}
 	}
-	return append(steps, step{"every EICAR that was written is one alert", b.allTold})
+	return append(steps,
+		step{"every EICAR that was written is one alert", b.allTold},
+		step{"a backup is restored on an empty folder: every alert, and the agent, come back", b.restored},
+		step{"a policy that is made then reaches the agent", b.obeys})
 }
 
 // write puts EICAR into a new file.
@@ -160,6 +165,71 @@ func (b *breaker) allTold(ctx context.Context) error {
 		return fmt.Errorf("%d alerts for %d files", count, b.written)
 	}
 	return nil
+}
+
+// restored loses everything that the control plane keeps, and brings it back
+// from a backup. Nobody touches the agent, which has seen newer policies than
+// the backup knows, and finds something in between.
+func (b *breaker) restored(ctx context.Context) error {
+	control, state, file := filepath.Join(b.stack.bin, "komainu-control"), filepath.Join(b.stack.dir, "control"), filepath.Join(b.stack.dir, "all.backup")
+	if _, err := b.stack.h.Output(ctx, ".", control, "backup", "--state", state, "--to", file); err != nil {
+		return err
+	}
+	for _, mode := range []string{"watch", "block"} {
+		if err := b.mode(ctx, mode); err != nil {
+			return err
+		}
+	}
+	device, err := b.stack.CLI(ctx, "health", "--field", "edr_machine_id")
+	if err != nil {
+		return err
+	}
+	b.stack.control.Stop()
+	if err := os.RemoveAll(state); err != nil {
+		return err
+	}
+	if err := b.quarantined(ctx); err != nil {
+		return err
+	}
+	if _, err := b.stack.h.Output(ctx, ".", control, "restore", "--state", state, "--from", file); err != nil {
+		return err
+	}
+	if err := b.stack.StartControl(ctx, b.port); err != nil {
+		return err
+	}
+	// The token of the API is the one from before.
+	if err := b.allTold(ctx); err != nil {
+		return err
+	}
+	if err := b.stack.WaitHealthy(ctx); err != nil {
+		return err
+	}
+	if now, err := b.stack.CLI(ctx, "health", "--field", "edr_machine_id"); err != nil || now != device {
+		return fmt.Errorf("the agent was device %s, and is %s, %w", device, now, err)
+	}
+	return nil
+}
+
+func (b *breaker) obeys(ctx context.Context) error {
+	if err := b.mode(ctx, "watch"); err != nil {
+		return err
+	}
+	return b.mode(ctx, "block")
+}
+
+// mode sets how the demo folder is protected, and waits until it is.
+func (b *breaker) mode(ctx context.Context, mode string) error {
+	env, err := b.api.environment(ctx)
+	if err != nil {
+		return err
+	}
+	if err := b.api.protect(ctx, env.ID, []filesystemRule{{"*", b.stack.elsewhere}, {b.stack.Demo(), mode}}); err != nil {
+		return err
+	}
+	return waitFor(ctx, 15*time.Second, "the demo folder is in mode "+mode, func() (bool, error) {
+		scope, err := b.stack.CLI(ctx, "health", "--field", "real_time_protection_scope")
+		return err == nil && strings.Contains(scope, map[string]string{"watch": "1 watching", "block": "1 blocking"}[mode]), nil
+	})
 }
 
 // hurt sends a signal to a role and waits until protection is back.
