@@ -71,7 +71,7 @@ func Run(ctx context.Context, cfg Config, env Env) (err error) {
 	if err := sweepSnapshots(cfg.State); err != nil {
 		return err
 	}
-	state, err := openState(ctx, cfg.State)
+	state, err := openState(ctx, cfg.State, part(log, "state"))
 	if err != nil {
 		return err
 	}

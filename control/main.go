@@ -32,6 +32,7 @@ const usage = `usage: komainu-control COMMAND [flags]
   restore        bring a backup back into an empty state folder
   ca status      say which CA is in use and how far its replacement is
   ca rotate      replace the CA; devices follow by themselves
+  migrate        bring the state up to this version without starting, while the control plane is stopped
   log level      change how loud the control plane is that runs: --to debug, info, warn or error
   config check   say what is wrong with the configuration
   config show    print the configuration in effect
@@ -52,6 +53,9 @@ Flags of backup and restore:
   --from FILE             the backup to restore
   --identity FILE         secret keys to decrypt it with (age-keygen makes such files)
   --passphrase-file FILE  encrypt or decrypt with the first line of this file, - for standard input
+Flags of migrate:
+  --check          only say what would be done, and which copies of the state there are
+  --rollback       go back to the copy from before the last upgrade
 Flags of ca rotate:
   --finish         drop the old CA now; devices that have not renewed have to enrol again
 `
@@ -99,6 +103,8 @@ func command(ctx context.Context, args []string, env Env) error {
 	from := flags.String("from", "", "")
 	identity := flags.String("identity", "", "")
 	passphrase := flags.String("passphrase-file", "", "")
+	check := flags.Bool("check", false, "")
+	rollback := flags.Bool("rollback", false, "")
 	finish := flags.Bool("finish", false, "")
 	var recipients repeated
 	flags.Var(&recipients, "recipient", "")
@@ -162,6 +168,8 @@ func command(ctx context.Context, args []string, env Env) error {
 			return rotateCA(ctx, cfg, env, "finish")
 		}
 		return rotateCA(ctx, cfg, env, "rotate")
+	case "migrate":
+		return migrateState(ctx, cfg, env, *check, *rollback)
 	case "log level":
 		return setLogLevel(ctx, cfg, env, *to)
 	case "run":
@@ -249,10 +257,11 @@ func hostAccess(ctx context.Context, cfg Config, env Env) (users *access.Access,
 	if _, err := os.Stat(filepath.Join(cfg.State, db.File)); err != nil {
 		return nil, nil, fault.Wrap(fault.NotFound, err, "there is no state in %s; name the folder with --state", cfg.State)
 	}
-	state, err := openState(ctx, cfg.State)
+	log := cfg.Log.logger(env.Stderr)
+	state, err := openBeside(ctx, cfg.State, log)
 	if err != nil {
 		return nil, nil, err
 	}
-	users = access.New(state, access.Config{Log: cfg.Log.logger(env.Stderr), Hashing: env.Hashing, Record: audit.New(state, time.Now).Record})
+	users = access.New(state, access.Config{Log: log, Hashing: env.Hashing, Record: audit.New(state, time.Now).Record})
 	return users, func() { _ = state.Close() }, nil
 }

@@ -156,7 +156,7 @@ func try(ctx context.Context, cfg *Config, env Env, staging, configFile string, 
 		cfg.Queue = saved.Queue
 	}
 	var damage string
-	state, err := openState(ctx, staging)
+	state, err := openRestored(ctx, staging)
 	if err != nil {
 		return fmt.Errorf("the state in the backup: %w", err)
 	}

@@ -2,10 +2,11 @@
 // schema up to date.
 //
 // Every slice owns its tables and embeds its migrations as numbered SQL files
-// (NNNNN_slice_what.sql, append only); Migrate applies the files of all slices
-// in the order of their numbers. A database that a newer version has migrated
-// is refused, and a migration that fails leaves the schema as it was before
-// that file.
+// (NNNNN_slice_what.sql, append only); Upgrade keeps a copy of what is there
+// and then applies the files of all slices that are missing, in the order of
+// their numbers and in one transaction: an upgrade that fails, or that is cut
+// off, has changed nothing. A database that a newer version has migrated is
+// refused; Rollback brings back the copy from before.
 package db
 
 import (
@@ -13,14 +14,9 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
-	"io/fs"
 	"net/url"
 	"path/filepath"
-	"slices"
-	"strings"
-	"testing/fstest"
 
-	"github.com/pressly/goose/v3"
 	"github.com/uptrace/bun"
 	"github.com/uptrace/bun/dialect/sqlitedialect"
 	"modernc.org/sqlite"
@@ -33,8 +29,12 @@ const File = "state.db"
 
 // Open opens or creates the database in a folder. Writers wait for each
 // other up to five seconds. A commit is on disk when it returns: WAL with
-// synchronous=FULL, because enrolments and revocations must not come undone.
+// synchronous=FULL, because enrolments and revocations must not come undone. A
+// folder in which a Rollback has not ended is refused.
 func Open(dir string) (*bun.DB, error) {
+	if err := whole(dir); err != nil {
+		return nil, err
+	}
 	return open("file:" + (&url.URL{Path: filepath.Join(dir, File)}).EscapedPath() + "?" + pragmas("journal_mode(WAL)", "synchronous(FULL)"))
 }
 
@@ -66,76 +66,6 @@ func open(dsn string) (*bun.DB, error) {
 		return nil, errors.Join(Explain(fmt.Errorf("open the state: %w", err)), s.Close())
 	}
 	return bun.NewDB(s, sqlitedialect.New()), nil
-}
-
-// Migrate applies what is missing of the migrations of all slices.
-func Migrate(ctx context.Context, b *bun.DB, slicesOf ...fs.FS) error {
-	all, err := merge(slicesOf)
-	if err != nil {
-		return err
-	}
-	// Slices number their files in ranges of their own, so a new file of one
-	// slice may come before an applied one of another.
-	p, err := goose.NewProvider(goose.DialectSQLite3, b.DB, all, goose.WithAllowOutofOrder(true))
-	if err != nil {
-		return fmt.Errorf("read migrations: %w", err)
-	}
-	if err := knows(ctx, b, p); err != nil {
-		return err
-	}
-	if _, err := p.Up(ctx); err != nil {
-		return Explain(fmt.Errorf("migrate the state: %w", err))
-	}
-	return nil
-}
-
-// knows refuses a database with a migration that this version does not have.
-func knows(ctx context.Context, b *bun.DB, p *goose.Provider) error {
-	var tables int
-	if err := b.NewRaw("SELECT count(*) FROM sqlite_master WHERE name = 'goose_db_version'").Scan(ctx, &tables); err != nil {
-		return Explain(fmt.Errorf("read the version of the state: %w", err))
-	}
-	if tables == 0 {
-		return nil
-	}
-	var applied []int64
-	if err := b.NewRaw("SELECT version_id FROM goose_db_version WHERE is_applied AND version_id > 0 ORDER BY version_id").Scan(ctx, &applied); err != nil {
-		return Explain(fmt.Errorf("read the version of the state: %w", err))
-	}
-	for _, v := range applied {
-		if !slices.ContainsFunc(p.ListSources(), func(s *goose.Source) bool { return s.Version == v }) {
-			return fault.New(fault.Conflict, "the state was written by a newer version (migration %05d is not known here); run that version, or restore a backup made before it", v)
-		}
-	}
-	return nil
-}
-
-// merge lays the files of all slices into one folder; a number that two of
-// them use is a mistake of ours.
-func merge(list []fs.FS) (fs.FS, error) {
-	all := fstest.MapFS{}
-	numbers := map[string]string{}
-	for _, f := range list {
-		names, err := fs.Glob(f, "migrations/*.sql")
-		if err != nil {
-			return nil, err
-		}
-		slices.Sort(names)
-		for _, name := range names {
-			text, err := fs.ReadFile(f, name)
-			if err != nil {
-				return nil, err
-			}
-			base := filepath.Base(name)
-			number, _, _ := strings.Cut(base, "_")
-			if other, taken := numbers[number]; taken {
-				return nil, fmt.Errorf("migrations %s and %s have the same number", other, base)
-			}
-			numbers[number] = base
-			all[base] = &fstest.MapFile{Data: text, Mode: 0o444}
-		}
-	}
-	return all, nil
 }
 
 // Page runs a query for one page of its rows and returns how many rows there
