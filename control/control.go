@@ -57,6 +57,11 @@ func Run(ctx context.Context, cfg Config, env Env) (err error) {
 		return err
 	}
 	log, level := cfg.Log.adjustable(env.Stderr)
+	systemd, err := newSupervisor()
+	if err != nil {
+		return err
+	}
+	defer systemd.close()
 
 	// The state: one control plane at a time, brought up to date before
 	// anything reads it.
@@ -206,11 +211,16 @@ func Run(ctx context.Context, cfg Config, env Env) (err error) {
 	})
 	doors.Go(func() { stop(entry.Run()) })
 	doors.Go(func() { stop(commands.run()) })
+	systemd.tell("READY=1")
+	run("watchdog", func(ctx context.Context) error {
+		return systemd.run(ctx, func(ctx context.Context) error { return askAlive(ctx, cfg.State) })
+	})
 	fmt.Fprintf(env.Stdout, "ready %s\n", a.address)
 	log.Info("ready", "address", listener.Addr().String(), "url", a.address, "version", env.Version)
 
 	<-ctx.Done()
 	log.Info("stopping")
+	systemd.tell("STOPPING=1")
 	close(stopping)
 	timeout, cancel := context.WithTimeout(working, drain)
 	defer cancel()

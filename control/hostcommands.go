@@ -44,6 +44,7 @@ func (w *whole) hostCommands(level *slog.LevelVar, record access.Recorder) http.
 		}
 		w.serveBackup(rw, r)
 	})
+	answer("GET /alive", func(context.Context, url.Values) (any, error) { return struct{}{}, nil })
 	answer("GET /ca", func(ctx context.Context, _ url.Values) (any, error) { return w.ids.Rotation(ctx) })
 	answer("POST /ca/rotate", func(ctx context.Context, _ url.Values) (any, error) {
 		r, err := w.ids.Rotate(ctx)
@@ -69,6 +70,16 @@ func (w *whole) hostCommands(level *slog.LevelVar, record access.Recorder) http.
 		return map[string]string{"level": l.String()}, nil
 	})
 	return mux
+}
+
+// askAlive asks a control plane whether it answers. The way leads through the
+// state folder, where no flood of connections can keep it from answering.
+func askAlive(ctx context.Context, dir string) error {
+	body, err := askHost(ctx, dir, http.MethodGet, "/alive", nil)
+	if err != nil {
+		return err
+	}
+	return body.Close()
 }
 
 // rotateCA replaces the CA, of the control plane that runs or of one that
