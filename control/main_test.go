@@ -84,7 +84,7 @@ func TestStateOfANewerVersionIsLeftAlone(t *testing.T) {
 		t.Fatal(err)
 	}
 	code, out, text := command(t, "run", "--state", p.state, "--listen", "127.0.0.1:0")
-	if code != fault.ExitFailed || !strings.Contains(text, "newer version") || out != "" {
+	if code != fault.ExitUnsupported || !strings.Contains(text, "newer version") || out != "" {
 		t.Errorf("%d %s%s", code, out, text)
 	}
 }

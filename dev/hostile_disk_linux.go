@@ -253,11 +253,11 @@ func (f *foe) newerControl(ctx context.Context) error {
 	}
 	args := []string{"--state", state}
 	if err := f.untouched(state, func() error {
-		return f.run(ctx, f.bin, "komainu-control", nil, append([]string{"run", "--listen", fmt.Sprintf("127.0.0.1:%d", port)}, args...)...).want(fault.ExitFailed, "newer version", "run that version")
+		return f.run(ctx, f.bin, "komainu-control", nil, append([]string{"run", "--listen", fmt.Sprintf("127.0.0.1:%d", port)}, args...)...).want(fault.ExitUnsupported, "newer version", "run that version")
 	}); err != nil {
 		return err
 	}
-	if err := f.run(ctx, f.bin, "komainu-control", nil, append([]string{"admin", "reset"}, args...)...).want(fault.ExitFailed, "newer version"); err != nil {
+	if err := f.run(ctx, f.bin, "komainu-control", nil, append([]string{"admin", "reset"}, args...)...).want(fault.ExitUnsupported, "newer version"); err != nil {
 		return err
 	}
 	if err := migrate("DELETE FROM goose_db_version WHERE version_id = 99999"); err != nil {

@@ -37,7 +37,7 @@ func TestMigrateAppliesSlicesInOrderOfNumbers(t *testing.T) {
 	if err := db.Migrate(t.Context(), d, a, b, more); err != nil {
 		t.Fatal(err)
 	}
-	if err := db.Migrate(t.Context(), d, a, b); !fault.Is(err, fault.Conflict) || !strings.Contains(err.Error(), "newer version") {
+	if err := db.Migrate(t.Context(), d, a, b); !fault.Is(err, fault.Unsupported) || !strings.Contains(err.Error(), "newer version") {
 		t.Errorf("an older version on newer state: %v", err)
 	}
 	if err := d.Close(); err != nil {

@@ -83,8 +83,11 @@ func migrate(ctx context.Context, b *bun.DB, all []migration, save func(ctx cont
 }
 
 // unchanged says that an upgrade has failed, what that means, and what to do.
+// Its kind is that of the database's refusal, so that whoever starts again by
+// itself knows whether it helps; a migration that cannot do its work is
+// Unsupported.
 func unchanged(err error, what, kept string) error {
-	kind := fault.Internal
+	kind := fault.Unsupported
 	if known := Explain(err); fault.KindOf(known) != fault.Internal {
 		err, kind = known, fault.KindOf(known)
 	}
@@ -109,7 +112,7 @@ func compare(ctx context.Context, q querier, all []migration) (missing []migrati
 	}
 	for _, v := range applied {
 		if !slices.ContainsFunc(all, func(m migration) bool { return m.version == v }) {
-			return nil, 0, fault.New(fault.Conflict, "the state was written by a newer version (migration %05d is not known here); run that version, or go back to what was before it: restore a backup, or komainu-control migrate --rollback", v)
+			return nil, 0, fault.New(fault.Unsupported, "the state was written by a newer version (migration %05d is not known here); run that version, or go back to what was before it: restore a backup, or komainu-control migrate --rollback", v)
 		}
 	}
 	for _, m := range all {

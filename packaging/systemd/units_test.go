@@ -38,7 +38,7 @@ func unit(t *testing.T, name string) string {
 }
 
 func TestUnitsAreUnderstood(t *testing.T) {
-	for _, name := range []string{"komainud.service", "komainu-control.service"} {
+	for _, name := range []string{"komainu-agent.service", "komainu-control.service"} {
 		// An option that is not known is a warning of one line with the name
 		// of the file.
 		for line := range strings.Lines(analyze(t, "verify", "--man=no", unit(t, name))) {
@@ -58,7 +58,7 @@ func TestControlIsConfined(t *testing.T) {
 // TestAgentSeesTheHost refuses options that would give the agent a mount
 // namespace of its own, or stop the process that answers for opens.
 func TestAgentSeesTheHost(t *testing.T) {
-	text, err := os.ReadFile("komainud.service")
+	text, err := os.ReadFile("komainu-agent.service")
 	if err != nil {
 		t.Fatal(err)
 	}
