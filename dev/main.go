@@ -36,6 +36,7 @@ func commands() []command {
 		{"resilience", "break a running control plane and agent on purpose and see that they hold", resilience},
 		{"hostile", "give them what they must not be given: wrong tokens and clocks, odd frames, full disks, newer state", hostile},
 		{"soak", "break them at random for many rounds while an oracle compares; -rounds, -seed", soak},
+		{"packages", "build .deb and .rpm of the control plane and the agent; -o DIR", packages},
 		{"gen", "rebuild generated files: protobuf and eBPF objects", gen},
 		{"walkthrough", "do the first-day walk-through with the real binaries and a browser", walkthrough},
 	}
