@@ -154,6 +154,9 @@ func run(ctx context.Context, args []string) error {
 		log.Warn("running without real-time protection", "reason", err)
 		cfg := configOfRole()
 		cfg.NoGuardian = err
+		if err := tellAlone(ctx); err != nil {
+			log.Warn("systemd does not hear of this agent", "error", err)
+		}
 		return runWorker(ctx, cfg)
 	}
 	return err
