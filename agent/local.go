@@ -122,7 +122,7 @@ func (l *local) QuarantineThreat(ctx context.Context, id string) (localapi.Quara
 	if err != nil {
 		return localapi.QuarantineObject{}, err
 	}
-	if v.Outcome != finding.Malicious || t.SHA256 != "" && v.SHA256 != t.SHA256 {
+	if v = named(v); v.Outcome != finding.Malicious || t.SHA256 != "" && v.SHA256 != t.SHA256 {
 		return localapi.QuarantineObject{}, fault.New(fault.Conflict, "%s has changed since it was found; scan it again", t.Path)
 	}
 	o, err := l.w.protect.store.Add(ctx, quarantine.Request{ID: t.ID, File: f, Path: t.Path, Threat: v.Threat, SHA256: v.SHA256, Time: time.Now().UTC()})

@@ -77,7 +77,7 @@ func (p *protector) Judge(ctx context.Context, o realtime.Open) realtime.Decisio
 		p.log.Warn("a file could not be scanned", "path", o.Path, "error", err)
 		return realtime.Decision{}
 	}
-	switch v.Outcome {
+	switch v = p.rated(v); v.Outcome {
 	case finding.Clean:
 		return realtime.Decision{Cache: true}
 	case finding.Malicious:
@@ -90,13 +90,13 @@ func (p *protector) Judge(ctx context.Context, o realtime.Open) realtime.Decisio
 
 // malicious denies and quarantines, as far as policy wants.
 func (p *protector) malicious(ctx context.Context, o realtime.Open, v finding.Verdict, tree []event.Process) realtime.Decision {
-	block := o.Mode == policy.Block && p.now.Load().RealTimeOn()
+	block := o.Mode == policy.Block && p.now.Load().RealTimeOn() && !p.onlyReported(v)
 	allowed := slices.Contains(p.now.Load().AllowedThreats, string(v.Threat))
 	deny := block && !allowed
 	if !p.first(o.Stamp) {
 		return realtime.Decision{Deny: deny, Cache: deny}
 	}
-	d := detection{path: o.Path, file: o.File, stamp: o.Stamp, verdict: v, tree: tree, state: finding.Detected, prevented: o.Kind == realtime.OpenPerm && deny}
+	d := detection{path: o.Path, file: o.File, stamp: o.Stamp, verdict: v, tree: tree, state: finding.Detected, prevented: o.Kind == realtime.OpenPerm && deny, reported: p.onlyReported(v)}
 	switch {
 	case allowed:
 		d.state = finding.Allowed
@@ -154,6 +154,7 @@ type detection struct {
 	tree      []event.Process
 	state     finding.State
 	prevented bool // an open was denied before
+	reported  bool // policy wants it to be told of and no more
 	scan      string
 }
 
@@ -206,6 +207,10 @@ func (p *protector) finding(id finding.ID, at time.Time, d detection, reason str
 		f.Evidence = append(f.Evidence, finding.Evidence{Role: finding.Related, Verdict: "Unknown", Process: actor},
 			finding.Evidence{Role: finding.Related, Verdict: "Unknown", User: &actor.User})
 	}
+	if d.verdict.Bomb != "" {
+		// Nobody gets in by one, and it may be an accident.
+		f.Title, f.Severity = "An archive bomb was "+what, finding.Low
+	}
 	return f
 }
 
@@ -224,6 +229,9 @@ func summaryOf(d detection, reason string) string {
 	if d.scan != "" {
 		text = fmt.Sprintf("A %s scan found %s in %s.", d.scan, d.verdict.Threat, where)
 	}
+	if d.verdict.Bomb != "" {
+		text += " It is made to exhaust whoever unpacks it: " + d.verdict.Reason + "."
+	}
 	switch d.state {
 	case finding.Quarantined:
 		text += " It was put into quarantine."
@@ -238,6 +246,9 @@ func summaryOf(d detection, reason string) string {
 	case finding.Allowed:
 		text += " The threat is on the list of allowed threats; nothing was done."
 	default:
+		if d.reported {
+			return text + " Nothing was done: archive bombs are only reported on this device."
+		}
 		text += " Nothing was done, because this filesystem is only watched or protection is passive."
 	}
 	return text
@@ -284,7 +295,7 @@ func newFindingID() finding.ID {
 // found handles what a scan on demand has found.
 func (p *protector) found(ctx context.Context, kind, path string, f *os.File, v finding.Verdict) {
 	now := p.now.Load()
-	d := detection{path: filepath.Clean(path), file: f, verdict: v, state: finding.Detected, scan: kind}
+	d := detection{path: filepath.Clean(path), file: f, verdict: v, state: finding.Detected, scan: kind, reported: p.onlyReported(v)}
 	if info, err := f.Stat(); err == nil {
 		d.stamp.ModTime = info.ModTime().UnixNano()
 	}
@@ -292,5 +303,5 @@ func (p *protector) found(ctx context.Context, kind, path string, f *os.File, v 
 	if allowed {
 		d.state = finding.Allowed
 	}
-	p.remediate(ctx, d, now.EnforcementLevel != policy.Passive && !allowed)
+	p.remediate(ctx, d, now.EnforcementLevel != policy.Passive && !allowed && !p.onlyReported(v))
 }

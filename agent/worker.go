@@ -257,7 +257,8 @@ func (w *worker) openProtection() error {
 	})
 	w.jobs, err = ondemand.New(ondemand.Config{
 		Scan: func(ctx context.Context, f *os.File) (finding.Verdict, error) {
-			return w.scanning.Scan(ctx, f, scan.Options{SkipArchives: !w.settings.Now().ScanArchives})
+			v, err := w.scanning.Scan(ctx, f, scan.Options{SkipArchives: !w.settings.Now().ScanArchives})
+			return w.protect.rated(v), err
 		},
 		Found:    w.protect.found,
 		Settings: w.settings.Now,
@@ -509,14 +510,15 @@ type judgedBy struct {
 	exclusions   []policy.Exclusion
 	allowed      []string
 	scanArchives bool
+	bombs        policy.ThreatAction
 }
 
 func judgedByOf(e policy.Effective) judgedBy {
-	return judgedBy{e.Exclusions, e.AllowedThreats, e.ScanArchives}
+	return judgedBy{e.Exclusions, e.AllowedThreats, e.ScanArchives, bombAction(&e)}
 }
 
 func (j judgedBy) same(k judgedBy) bool {
-	return slices.Equal(j.exclusions, k.exclusions) && slices.Equal(j.allowed, k.allowed) && j.scanArchives == k.scanArchives
+	return slices.Equal(j.exclusions, k.exclusions) && slices.Equal(j.allowed, k.allowed) && j.scanArchives == k.scanArchives && j.bombs == k.bombs
 }
 
 // wantedMarks returns the filesystems to mark, with their modes.

@@ -77,11 +77,23 @@ type Verdict struct {
 	Type        ThreatType
 	Inside      string // member path within an archive, "" for the file itself
 	Reason      string // why NotFullyScanned or ScanFailed
+	Bomb        Bomb   // set when NotFullyScanned because the file is made to exhaust whoever unpacks it
 	SHA256      string // lower-case hex, "" if the file was not read whole
 	Size        int64  // bytes
 	MediaType   string
 	Definitions string // version of the definitions that decided
 }
+
+// Bomb is how an archive exhausts whoever unpacks it.
+type Bomb string
+
+// The kinds of archive bombs.
+const (
+	BombRatio Bomb = "ratio" // a little unpacks to very much
+	BombSize  Bomb = "size"  // it unpacks to more than anybody has room for
+	BombCount Bomb = "count" // it has more members than anybody can handle
+	BombDepth Bomb = "depth" // archives within archives without an end
+)
 
 // ThreatName is a CARO name: Type:Platform/Family.Variant.
 type ThreatName string

@@ -61,7 +61,7 @@ var catalogue = []Setting{
 	{Name: "enableFileHashComputation", Section: SectionAntivirus, Kind: KindBool, Default: true, Engine: true,
 		About: "Executables are hashed as they start, so that events carry their SHA-256."},
 	{Name: "threatTypeSettings", Section: SectionAntivirus, Kind: KindActions, Values: []string{string(ActionBlock), string(ActionAudit), string(ActionOff)},
-		Default: map[ThreatType]ThreatAction{ArchiveBomb: ActionAudit},
+		Default: map[ThreatType]ThreatAction{ArchiveBomb: ActionAudit}, Engine: true,
 		About:   "What is done about archives that are made to exhaust whoever opens them."},
 	{Name: "allowedThreats", Section: SectionAntivirus, Kind: KindStrings, Default: []string{}, Engine: true, United: true,
 		About: "Names of threats that are reported and otherwise left alone."},
@@ -122,6 +122,9 @@ func (s *Settings) Unfit() error {
 		case !catalogue[i].Engine:
 			errs = append(errs, fmt.Errorf("%s is not available in this version", name))
 		}
+	}
+	if _, ok := s.ThreatTypes[PUA]; ok {
+		errs = append(errs, fmt.Errorf("threatTypeSettings: %s is not available in this version", PUA))
 	}
 	return errors.Join(errs...)
 }

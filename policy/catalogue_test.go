@@ -71,9 +71,10 @@ func TestUnfit(t *testing.T) {
 	if got := fit.Names(); !slices.Equal(got, []string{"scanArchives", "tags"}) {
 		t.Errorf("names: %v", got)
 	}
-	unfit := Settings{FileIntegrity: new(true), Filesystems: []FilesystemRule{{Path: "*", Mode: Watch}}}
+	unfit := Settings{ThreatTypes: map[ThreatType]ThreatAction{PUA: ActionBlock}, FileIntegrity: new(true), Filesystems: []FilesystemRule{{Path: "*", Mode: Watch}}}
 	err := unfit.Unfit()
-	if err == nil || !strings.Contains(err.Error(), "fileIntegrityMonitoring is not available in this version") || !strings.Contains(err.Error(), "filesystems cannot be set") {
+	if err == nil || !strings.Contains(err.Error(), "fileIntegrityMonitoring is not available in this version") || !strings.Contains(err.Error(), "filesystems cannot be set") ||
+		!strings.Contains(err.Error(), "potentially_unwanted_application is not available") {
 		t.Errorf("%v", err)
 	}
 }

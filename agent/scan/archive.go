@@ -16,6 +16,8 @@ import (
 	"github.com/klauspost/compress/zstd"
 	"github.com/mikelolasagasti/xz"
 	"github.com/nwaples/rardecode/v2"
+
+	"komainu/finding"
 )
 
 const (
@@ -25,6 +27,9 @@ const (
 	// ratioFrom is where the ratio begins to count: small files of zeros are
 	// no bombs.
 	ratioFrom = 64 << 20
+	// bombFactor is how much larger than the file its content has to be for a
+	// limit of bytes or members to make it a bomb.
+	bombFactor = 20
 	// maxDirectory bounds the list of members that a zip or 7z may have,
 	// which has to be held in memory.
 	maxDirectory = 8 << 20
@@ -72,6 +77,9 @@ var (
 // member scans one member of an archive. Its content is r.
 func (j *job) member(name string, loose bool, r io.Reader, depth int) error {
 	if j.members++; j.members > j.engine.limits.Members {
+		if j.disproportionate() {
+			j.exhausts(finding.BombCount)
+		}
 		return j.stop("more than %d members", j.engine.limits.Members)
 	}
 	j.path = append(j.path, element{name: strings.Trim(name, "/"), loose: loose})
@@ -95,11 +103,27 @@ func (m *meter) Read(p []byte) (int, error) {
 	j.unpacked += int64(n)
 	switch limits := j.engine.limits; {
 	case j.unpacked > limits.Bytes:
+		if j.disproportionate() {
+			j.exhausts(finding.BombSize)
+		}
 		return n, j.stop("unpacks to more than %d MiB", limits.Bytes>>20)
 	case j.unpacked > ratioFrom && j.unpacked/limits.Ratio > j.packed:
+		j.exhausts(finding.BombRatio)
 		return n, j.stop("unpacks to more than %d times its size", limits.Ratio)
 	}
 	return n, err
+}
+
+// exhausts records that the file is a bomb, with the reason that is noted next.
+func (j *job) exhausts(b finding.Bomb) { j.bomb, j.partial = b, "" }
+
+// disproportionate tells a bomb from a large archive when the limit of bytes or
+// members is reached: backups and images are large too, but they do not shrink
+// to so little. A member costs who unpacks it a header at least, also when it
+// is empty.
+func (j *job) disproportionate() bool {
+	const header = 512
+	return (j.unpacked+int64(j.members)*header)/bombFactor > j.packed
 }
 
 // takeHeavy waits until this scan may use large windows. They are not given

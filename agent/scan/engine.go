@@ -117,7 +117,7 @@ func (j *job) verdict(res result, err error) finding.Verdict {
 	case err != nil && !errors.Is(err, errStop):
 		v.Outcome, v.Reason = finding.ScanFailed, bounded(err.Error())
 	case j.partial != "":
-		v.Outcome, v.Reason = finding.NotFullyScanned, bounded(j.partial)
+		v.Outcome, v.Reason, v.Bomb = finding.NotFullyScanned, bounded(j.partial), j.bomb
 	}
 	return v
 }
@@ -135,6 +135,7 @@ type job struct {
 	path     []element // of the member that is being read
 
 	partial string // first reason why the scan is not complete
+	bomb    finding.Bomb
 	threat  finding.ThreatName
 	inside  string
 }

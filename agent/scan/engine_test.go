@@ -307,6 +307,50 @@ func TestLimits(t *testing.T) {
 	}
 }
 
+// TestBombs: what is made to exhaust whoever unpacks it is told from what is
+// only large, and from what cannot be read.
+func TestBombs(t *testing.T) {
+	deep := []byte("inside")
+	for range 13 {
+		deep = zipOf("z", deep)
+	}
+	limits := scan.DefaultLimits()
+	limits.Bytes, limits.Members = 1<<20, 100
+	names := func(n int, content []byte) []byte {
+		var b bytes.Buffer
+		w := tar.NewWriter(&b)
+		for i := range n {
+			w.WriteHeader(&tar.Header{Name: fmt.Sprint(i), Mode: 0o644, Size: int64(len(content))})
+			w.Write(content)
+		}
+		w.Close()
+		return b.Bytes()
+	}
+	for _, c := range []struct {
+		name   string
+		limits scan.Limits
+		text   []byte
+		want   finding.Bomb
+	}{
+		{"ratio", scan.DefaultLimits(), bomb(t), finding.BombRatio},
+		{"within an archive", scan.DefaultLimits(), tarOf("bomb", bomb(t)), finding.BombRatio},
+		{"depth", scan.DefaultLimits(), deep, finding.BombDepth},
+		{"size", limits, gzipOf("", make([]byte, 2<<20)), finding.BombSize},
+		{"count", limits, gzipOf("", names(101, nil)), finding.BombCount},
+		{"large", limits, gzipOf("", noise(2<<20)), ""},
+		{"many", limits, names(101, noise(1024)), ""},
+		{"encrypted", scan.DefaultLimits(), encrypted(zipOf("e", eicar())), ""},
+		{"damaged", scan.DefaultLimits(), gzipOf("", make([]byte, 1<<20))[:500], ""},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			v := scanBytes(t, engine(c.limits), c.text, scan.Options{})
+			if v.Outcome != finding.NotFullyScanned || v.Bomb != c.want || v.Reason == "" {
+				t.Errorf("%+v", v)
+			}
+		})
+	}
+}
+
 // TestThreatBeforeLimit: what was found before a limit counts, and a limit of
 // one member does not hide another.
 func TestThreatBeforeLimit(t *testing.T) {

@@ -130,6 +130,7 @@ func (j *job) stream(r io.Reader, at io.ReaderAt, depth int) (res result, err er
 	f.Write(peek)
 	open := kind.open != nil && !j.options.SkipArchives
 	if open && depth >= j.engine.limits.Depth {
+		j.exhausts(finding.BombDepth)
 		j.note("archives are nested deeper than %d", j.engine.limits.Depth)
 		open = false
 	}

@@ -11,6 +11,7 @@ import (
 func FuzzReply(f *testing.F) {
 	f.Add([]byte(`{"ID":1,"Verdict":{"Outcome":"malicious","Threat":"Virus:DOS/EICAR_Test_File"}}`))
 	f.Add([]byte(`{"Verdict":{"Outcome":"clean","Threat":"x"}}`))
+	f.Add([]byte(`{"Verdict":{"Outcome":"clean","Bomb":"ratio"}}`))
 	f.Add([]byte(`{"Verdict":null}`))
 	f.Add([]byte(`[`))
 	f.Fuzz(func(t *testing.T, text []byte) {
@@ -19,6 +20,9 @@ func FuzzReply(f *testing.F) {
 			return
 		}
 		if v := r.Verdict; (v.Outcome == finding.Malicious) != (v.Threat != "") || v.Threat != "" && !nameShape.MatchString(string(v.Threat)) {
+			t.Fatalf("believed: %+v", v)
+		}
+		if v := r.Verdict; v.Bomb != "" && v.Outcome != finding.NotFullyScanned {
 			t.Fatalf("believed: %+v", v)
 		}
 	})

@@ -3,6 +3,7 @@ package scan
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
 	"time"
 
 	"komainu/finding"
@@ -38,6 +39,8 @@ const (
 	overtime   = 2 * time.Second  // a scan may be late by so much before it counts as hung
 )
 
+var bombs = []finding.Bomb{finding.BombRatio, finding.BombSize, finding.BombCount, finding.BombDepth}
+
 // decodeReply reads a message of the child. The child handles hostile bytes
 // and could have been taken over by them, so nothing is believed that the
 // engine could not have said.
@@ -57,6 +60,9 @@ func decodeReply(text []byte) (reply, error) {
 	}
 	if (v.Outcome == finding.Malicious) != (v.Threat != "") || v.Threat != "" && !nameShape.MatchString(string(v.Threat)) {
 		return reply{}, fmt.Errorf("scanner message: threat %q", bounded(string(v.Threat)))
+	}
+	if v.Bomb != "" && (v.Outcome != finding.NotFullyScanned || !slices.Contains(bombs, v.Bomb)) {
+		return reply{}, fmt.Errorf("scanner message: bomb %q with outcome %q", bounded(string(v.Bomb)), v.Outcome)
 	}
 	if len(v.SHA256) != 0 && len(v.SHA256) != 64 {
 		return reply{}, fmt.Errorf("scanner message: hash %q", bounded(v.SHA256))

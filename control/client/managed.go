@@ -216,10 +216,15 @@ func threatTypes(value json.RawMessage) (any, []string, error) {
 		return nil, nil, fmt.Errorf("the value %s: want a list of key and value", short(value))
 	}
 	types := map[policy.ThreatType]policy.ThreatAction{}
+	var remarks []string
 	for _, t := range list {
+		if t.Key == policy.PUA {
+			remarks = append(remarks, fmt.Sprintf("!%s: this version does not look for them", t.Key))
+			continue
+		}
 		types[t.Key] = t.Value
 	}
-	return types, nil, nil
+	return types, remarks, nil
 }
 
 // managedExclusion is an exclusion in a managed file.

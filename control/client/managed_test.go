@@ -17,7 +17,7 @@ const managedFile = `{
     "enforcementLevel": "real_time", "behaviorMonitoring": "enabled", "scanArchives": false, "maximumOnDemandScanThreads": 4,
     "exclusionsMergePolicy": "admin_only", "exclusions": [{"$type": "excludedFileExtension", "extension": "log"}, {"$type": "excludedFileName", "name": "cat"}, {"$type": "excludedDream"}],
     "unmonitoredFilesystems": ["NFS", "Fuse"], "scanResultsRetentionDays": 900, "nonExecMountPolicy": "mute",
-    "threatTypeSettings": [{"key": "archive_bomb", "value": "block"}], "allowedThreats": ["EICAR-Test-File (not a virus)"], "enableFileHashComputation": "maybe"
+    "threatTypeSettings": [{"key": "archive_bomb", "value": "block"}, {"key": "potentially_unwanted_application", "value": "audit"}], "allowedThreats": ["EICAR-Test-File (not a virus)"], "enableFileHashComputation": "maybe"
   },
   "exclusionSettings": {
     "mergePolicy": "merge",
@@ -40,7 +40,7 @@ func TestReadManaged(t *testing.T) {
 	}
 	av := settings["antivirus"]
 	if *av.EnforcementLevel != policy.RealTime || !*av.BehaviorMonitoring || *av.ScanArchives || *av.OnDemandScanThreads != 4 || av.QuarantineRetention != nil ||
-		!slices.Equal(av.UnmonitoredFilesystems, []string{"nfs", "fuse"}) || len(av.AllowedThreats) != 1 || av.FileHashComputation != nil {
+		!slices.Equal(av.UnmonitoredFilesystems, []string{"nfs", "fuse"}) || len(av.AllowedThreats) != 1 || len(av.ThreatTypes) != 1 || av.ThreatTypes[policy.ArchiveBomb] != policy.ActionBlock || av.FileHashComputation != nil {
 		t.Errorf("antivirus %+v", av)
 	}
 	x := settings["exclusions"]
@@ -63,6 +63,7 @@ func TestReadManaged(t *testing.T) {
 		"antivirusEngine.nonExecMountPolicy: no engine", "cloudService.enabled: no engine", "cloudService.makeCoffee: unknown", "garden: unknown", "edr.groupIds: no engine",
 		"antivirusEngine.scanResultsRetentionDays: refused scanResultsRetentionDays 900: want 1 to 180", `antivirusEngine.enableFileHashComputation: refused the value "maybe"`,
 		`antivirusEngine.exclusions: refused exclusion 3: $type "excludedDream"`, `exclusionSettings.exclusions: refused exclusion "/srv/*/cache": the global scope takes full paths only`,
+		"antivirusEngine.threatTypeSettings: refused potentially_unwanted_application: this version does not look for them",
 		"exclusionSettings.exclusions: taken 2 exclusions without a scope are global", "antivirusEngine.scanArchives: taken antivirus: scanArchives",
 	} {
 		if !strings.Contains(text.String(), want) {

@@ -2,6 +2,7 @@ package policies
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"reflect"
 	"slices"
@@ -85,7 +86,7 @@ func (raw Raw) settings(section policy.Section) (policy.Settings, []string) {
 		}
 	}
 	if problems == nil {
-		if err := all.Validate(); err != nil {
+		if err := errors.Join(all.Validate(), all.Unfit()); err != nil {
 			problems = append(problems, strings.Split(err.Error(), "\n")...)
 		}
 	}
