@@ -52,6 +52,8 @@ type worker struct {
 	tests    *selftest.Runner
 	filter   sensorFilter
 
+	telemetry telemetry
+
 	device  atomic.Pointer[link.Identity]
 	sensor  atomic.Pointer[sensor.Sensor]
 	wakeup  chan struct{} // settings have changed
@@ -252,6 +254,7 @@ func (w *worker) openProtection() error {
 		w.record.licensed.Store(e.Licensed)
 		w.protect.settingsChanged(e)
 		w.filter.settingsChanged(e)
+		w.telemetry.settingsChanged(e)
 		w.obey(e)
 		poke(w.wakeup)
 	})
@@ -385,21 +388,25 @@ func (w *worker) sense(ctx context.Context, now policy.Effective) error {
 		cancel()
 	})
 	watching.Go(func() { followMounts(ctx, localMounts, s.SetFilesystems) })
-	err = s.Run(ctx, func(ev *event.Event) {
-		w.tree.Apply(ev)
-		w.observed(ev)
-		if w.filter.Excludes(ev) {
-			return
-		}
-		found := engine.Observe(ev)
-		if !sensor.IsFork(ev) {
-			w.record.Event(ev)
-		}
-		for i := range found {
-			w.behaviour(&found[i])
-		}
-	})
+	err = s.Run(ctx, func(ev *event.Event) { w.sensed(engine, ev) })
 	return errors.Join(err, s.Close())
+}
+
+// sensed takes an event of the sensor: the tree and the rules see it whether
+// or not it is sent.
+func (w *worker) sensed(engine *rules.Engine, ev *event.Event) {
+	w.tree.Apply(ev)
+	w.observed(ev)
+	if w.filter.Excludes(ev) {
+		return
+	}
+	found := engine.Observe(ev)
+	if !sensor.IsFork(ev) && w.telemetry.Sends(ev) {
+		w.record.Event(ev)
+	}
+	for i := range found {
+		w.behaviour(&found[i])
+	}
 }
 
 // followMounts hands on the mount points whenever they have changed.

@@ -118,7 +118,7 @@ type Settings struct {
 	EndpointDetection     *bool            `json:"endpointDetection,omitempty"`       // the sensor and its rules
 	SupplementaryProvider *bool            `json:"ebpfSupplementary,omitempty"`       // false: netlink instead of eBPF
 	Tags                  []Tag            `json:"tags,omitempty"`                    // shown as edr_device_tags
-	Telemetry             []string         `json:"telemetry,omitempty"`               // optional telemetry switched on
+	Telemetry             []string         `json:"telemetry,omitempty"`               // kinds of events that are sent, of TelemetryKinds
 	FileIntegrity         *bool            `json:"fileIntegrityMonitoring,omitempty"` // no engine in this version
 
 	ThreatTypes             map[ThreatType]ThreatAction `json:"threatTypeSettings,omitempty"`
@@ -253,6 +253,7 @@ func Merge(doc *Document, local Settings) Effective {
 		EndpointDetection:   true,
 		EBPF:                true,
 		ScanHistory:         10_000,
+		Telemetry:           TelemetryKinds,
 		ThreatTypes:         map[ThreatType]ThreatAction{PUA: ActionAudit, ArchiveBomb: ActionAudit},
 		Origins:             map[string]Origin{},
 	}
@@ -408,10 +409,22 @@ func (s *Settings) validateScans() []error {
 			errs = append(errs, fmt.Errorf("tag %q: want a key, and 200 characters at most with its value", t.Key))
 		}
 	}
+	for _, kind := range s.Telemetry {
+		if !slices.Contains(TelemetryKinds, kind) {
+			errs = append(errs, fmt.Errorf("telemetry %q: want some of %s", kind, strings.Join(TelemetryKinds, ", ")))
+		}
+	}
 	for _, sc := range s.ScanSchedule {
 		errs = append(errs, sc.Validate())
 	}
 	return errs
+}
+
+// TelemetryKinds are the kinds of events of the sensor that a device can send
+// or keep to itself, in the order that forms show them. What the agent does and
+// what it finds is no telemetry: it is always sent.
+var TelemetryKinds = []string{
+	"processStart", "processEnd", "networkConnection", "failedConnection", "inboundConnection", "listeningSocket", "sensitiveFile",
 }
 
 var logLevels = []string{"error", "warning", "info", "verbose", "debug"}
