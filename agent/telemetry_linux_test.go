@@ -102,7 +102,10 @@ func TestAllTelemetryIsSentWithoutAPolicy(t *testing.T) {
 // the finding brings its events along.
 func TestRulesSeeWhatIsNotSent(t *testing.T) {
 	w, engine := sensing(t)
-	if err := w.settings.Change(func(_ policy.Effective, local *policy.Settings) error { local.Telemetry = []string{"listeningSocket"}; return nil }); err != nil {
+	if err := w.settings.Change(func(_ policy.Effective, local *policy.Settings) error {
+		local.Telemetry = []string{"listeningSocket"}
+		return nil
+	}); err != nil {
 		t.Fatal(err)
 	}
 	ev := sensorEvents()[event.ProcessCreated]
