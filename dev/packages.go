@@ -78,6 +78,7 @@ func packages(ctx context.Context, h *House, args []string) error {
 	out := flags.String("o", h.State("packages"), "folder for the packages")
 	version := flags.String("version", "", "version; by default it is made from the number of commits")
 	only := flags.String("only", "", "build this package alone: komainu-control or komainu-agent")
+	arch := flags.String("arch", "", "build for this architecture alone: amd64 or arm64")
 	formats := flags.String("formats", "deb,rpm", "formats, comma-separated")
 	overlay := flags.String("overlay", "", "hand this file to go build -overlay, to try a change that is not in the checkout")
 	if err := flags.Parse(args); err != nil {
@@ -115,22 +116,31 @@ func packages(ctx context.Context, h *House, args []string) error {
 		if c.static {
 			arches = []string{"amd64", "arm64"}
 		}
-		for _, arch := range arches {
-			list, err := p.pack(ctx, c, arch)
+		for _, a := range arches {
+			if *arch != "" && a != *arch {
+				continue
+			}
+			list, err := p.pack(ctx, c, a)
 			if err != nil {
-				return fmt.Errorf("%s for %s: %w", c.name, arch, err)
+				return fmt.Errorf("%s for %s: %w", c.name, a, err)
 			}
 			made = append(made, list...)
 		}
 	}
+	if made == nil {
+		return fault.New(fault.Invalid, "nothing is built for %s here", *arch)
+	}
 	return p.sums(made)
 }
 
-// identify takes the version and the time from the commit.
+// identify takes the version and the time from the commit; SOURCE_DATE_EPOCH
+// says another time.
 func (p *packing) identify(ctx context.Context, version string) error {
-	text, err := p.h.Output(ctx, ".", "git", "log", "-1", "--format=%ct")
-	if err != nil {
-		return err
+	text, err := os.Getenv("SOURCE_DATE_EPOCH"), error(nil)
+	if text == "" {
+		if text, err = p.h.Output(ctx, ".", "git", "log", "-1", "--format=%ct"); err != nil {
+			return err
+		}
 	}
 	seconds, err := strconv.ParseInt(strings.TrimSpace(text), 10, 64)
 	if err != nil {

@@ -1,0 +1,183 @@
+package e2e
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"komainu/internal/need"
+)
+
+// machine is a Debian that systemd has booted in a container, in memory and
+// without a network.
+type machine struct {
+	t    *testing.T
+	root string // its files, seen from here
+	init int    // its first process
+}
+
+// debian returns a folder with a Debian that only lacks our packages. It is
+// made once for a checkout, from Debian's mirror.
+func debian(t *testing.T) string {
+	t.Helper()
+	need.Program(t, "debootstrap")
+	need.Program(t, "systemd-nspawn")
+	house, err := filepath.Abs("../.komainu")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.MkdirAll(house, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	dir := filepath.Join(house, "debian-12")
+	if _, err := os.Stat(dir); err == nil {
+		return dir
+	}
+	started := time.Now()
+	unfinished, err := os.MkdirTemp(house, "debootstrap-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer os.RemoveAll(unfinished)
+	out, err := exec.CommandContext(t.Context(), "debootstrap", "--variant=minbase", "--include=systemd,systemd-sysv,libstdc++6,curl", "bookworm", unfinished).CombinedOutput()
+	if err != nil {
+		t.Fatalf("debootstrap: %v\n%s", err, out[max(0, len(out)-2000):])
+	}
+	if err := os.Chmod(unfinished, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(unfinished, dir); err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("debootstrap took %s", time.Since(started).Round(time.Second))
+	return dir
+}
+
+// boot starts a copy of a Debian. The test stands in a mount namespace of its
+// own.
+//
+// The machine is a filesystem of its own, and what systemd-nspawn lends it of
+// this host is taken away again: an agent in it can mark no file that belongs
+// to anybody else.
+func boot(t *testing.T, base string) *machine {
+	t.Helper()
+	m := &machine{t: t, root: t.TempDir()}
+	m.must(unix.Mount("komainu-machine", m.root, "tmpfs", 0, "mode=0755,size=2g"))
+	t.Cleanup(func() {
+		if err := unix.Unmount(m.root, unix.MNT_DETACH); err != nil {
+			t.Error(err)
+		}
+	})
+	if out, err := exec.CommandContext(t.Context(), "cp", "-a", base+"/.", m.root).CombinedOutput(); err != nil {
+		t.Fatalf("copy Debian: %v\n%s", err, out)
+	}
+	cmd := exec.CommandContext(t.Context(), "systemd-nspawn", "--directory="+m.root, "--register=no", "--keep-unit", "--boot",
+		fmt.Sprintf("--machine=komainu-%d", os.Getpid()), "--console=read-only", "--private-network", "--resolv-conf=off", "--timezone=off", "--link-journal=no",
+		"--system-call-filter=fanotify_init fanotify_mark bpf perf_event_open",
+		"--capability=CAP_SYS_ADMIN,CAP_BPF,CAP_PERFMON,CAP_NET_ADMIN,CAP_SYS_RESOURCE,CAP_SYS_PTRACE")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: unix.SIGKILL}
+	var console bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &console, &console
+	m.must(cmd.Start())
+	t.Cleanup(func() {
+		_ = cmd.Process.Signal(unix.SIGTERM) // it powers the machine off
+		limit := time.AfterFunc(20*time.Second, func() { _ = cmd.Process.Kill() })
+		defer limit.Stop()
+		_ = cmd.Wait() // its exit code says how the machine ended
+		if t.Failed() {
+			t.Logf("the console ends:\n%s", console.Bytes()[max(0, console.Len()-3000):])
+		}
+	})
+	children := fmt.Sprintf("/proc/%d/task/%d/children", cmd.Process.Pid, cmd.Process.Pid)
+	m.eventually("the machine has booted", func() bool {
+		text, err := os.ReadFile(children)
+		if err != nil {
+			return false
+		}
+		m.init, err = strconv.Atoi(strings.TrimSpace(string(text)))
+		if err != nil {
+			return false
+		}
+		state, _ := m.try("systemctl", "is-system-running")
+		return strings.TrimSpace(state) == "running" || strings.TrimSpace(state) == "degraded"
+	})
+	m.run("sh", "-c", "for m in $(grep ' /run/host/' /proc/mounts | cut -d' ' -f2); do umount $m; done; ! grep ' /run/host/' /proc/mounts")
+	return m
+}
+
+func (m *machine) must(err error) {
+	m.t.Helper()
+	if err != nil {
+		m.t.Fatal(err)
+	}
+}
+
+// try runs a program in the machine.
+func (m *machine) try(args ...string) (string, error) {
+	args = append([]string{"-t", strconv.Itoa(m.init), "-m", "-u", "-i", "-n", "-p", "--"}, args...)
+	cmd := exec.CommandContext(m.t.Context(), "nsenter", args...)
+	cmd.Env = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL=C.UTF-8", "DEBIAN_FRONTEND=noninteractive"}
+	out, err := cmd.CombinedOutput()
+	return string(out), err
+}
+
+// run is try for what must go well.
+func (m *machine) run(args ...string) string {
+	m.t.Helper()
+	out, err := m.try(args...)
+	if err != nil {
+		m.t.Fatalf("%q: %v\n%s%s", args, err, out, m.journal())
+	}
+	return out
+}
+
+// journal is what our services have said last.
+func (m *machine) journal() string {
+	out, _ := m.try("journalctl", "--no-pager", "-n", "40", "-u", "komainu-control", "-u", "komainu-agent")
+	return "the journal ends:\n" + out
+}
+
+func (m *machine) eventually(what string, f func() bool) {
+	m.t.Helper()
+	limit := time.After(60 * time.Second)
+	tick := time.NewTicker(100 * time.Millisecond)
+	defer tick.Stop()
+	for !f() {
+		select {
+		case <-limit:
+			m.t.Fatalf("not within 60 s: %s\n%s", what, m.journal())
+		case <-tick.C:
+		}
+	}
+}
+
+// install installs a package that is not in the machine yet.
+func (m *machine) install(file string) string {
+	m.t.Helper()
+	text, err := os.ReadFile(file)
+	m.must(err)
+	inside := filepath.Join("/var/cache", filepath.Base(file))
+	m.must(os.WriteFile(filepath.Join(m.root, inside), text, 0o644))
+	return m.run("dpkg", "--install", inside)
+}
+
+// state is what systemd says of a service.
+func (m *machine) state(service string) string {
+	out, _ := m.try("systemctl", "is-active", service) // it fails for a service that is not
+	return strings.TrimSpace(out)
+}
+
+// property is one property of a service.
+func (m *machine) property(service, name string) string {
+	m.t.Helper()
+	return strings.TrimSpace(m.run("systemctl", "show", "--value", "--property", name, service))
+}

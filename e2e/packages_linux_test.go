@@ -1,0 +1,332 @@
+package e2e
+
+import (
+	"bytes"
+	"encoding/json"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"komainu/internal/need"
+)
+
+// envPackages is where the packages are that this test has built before it
+// went onto its stage.
+const envPackages = "KOMAINU_E2E_PACKAGES"
+
+// Versions of the packages of this test: of this checkout, and of one that has
+// a migration more.
+const (
+	thisVersion = "1.0.0"
+	nextVersion = "1.1.0"
+)
+
+// probe is a migration that fails while there is a user with a certain name.
+const probe = `-- +goose Up
+CREATE TABLE upgrade_probe (name TEXT NOT NULL CHECK (name <> 'stands-in-the-way'));
+INSERT INTO upgrade_probe SELECT name FROM users;
+`
+
+// build runs the command that makes packages.
+func build(t *testing.T, dir string, args ...string) {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), "go", append([]string{"run", "./dev", "packages", "-o", dir, "-formats", "deb", "-arch", "amd64"}, args...)...)
+	cmd.Dir = ".."
+	cmd.Env = append(os.Environ(), "SOURCE_DATE_EPOCH=1767225600")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%q: %v\n%s", cmd.Args, err, out)
+	}
+}
+
+func onMachine(t *testing.T, prepare func(dir string)) *machine {
+	t.Helper()
+	need.Root(t)
+	base := debian(t)
+	if os.Getenv(envStage) == "" {
+		dir := t.TempDir()
+		prepare(dir)
+		t.Setenv(envPackages, dir)
+	}
+	if !onStage(t) {
+		return nil
+	}
+	return boot(t, base)
+}
+
+func deb(name, version string) string {
+	return filepath.Join(os.Getenv(envPackages), name+"_"+version+"_amd64.deb")
+}
+
+func TestControlPackage(t *testing.T) {
+	m := onMachine(t, func(dir string) {
+		sql := filepath.Join(dir, "probe.sql")
+		target, err := filepath.Abs("../control/access/migrations/10999_access_probe.sql")
+		if err != nil {
+			t.Fatal(err)
+		}
+		overlay, err := json.Marshal(map[string]any{"Replace": map[string]string{target: sql}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for name, text := range map[string][]byte{sql: []byte(probe), filepath.Join(dir, "overlay.json"): overlay} {
+			if err := os.WriteFile(name, text, 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+		build(t, dir, "-only", "komainu-control", "-version", thisVersion)
+		build(t, dir, "-only", "komainu-control", "-version", nextVersion, "-overlay", filepath.Join(dir, "overlay.json"))
+	})
+	if m == nil {
+		return
+	}
+	const service = "komainu-control"
+
+	// Installed, it runs, confined, and says no secret to the journal.
+	m.install(deb(service, thisVersion))
+	if s := m.state(service); s != "active" {
+		t.Fatalf("installed, it is %s\n%s", s, m.journal())
+	}
+	if got := strings.TrimSpace(m.run("stat", "-c", "%a %U", "/var/lib/komainu/control")); got != "700 komainu-control" {
+		t.Errorf("the state folder is %s", got)
+	}
+	if j := m.journal(); !strings.Contains(j, "msg=ready") || strings.Contains(j, "password") {
+		t.Errorf("the journal holds too little or too much:\n%s", j)
+	}
+	m.run("systemd-analyze", "security", "--no-pager", "--threshold=20", service)
+	c := &console{machine: m}
+	c.password = c.oneTime()
+	c.signIn()
+	c.choose("correct-horse-battery")
+	c.token = strings.TrimSpace(m.run("komainu-control", "admin", "token"))
+	m.run("sh", "-c", "echo 'events: {retention_days: 31}' >> /etc/komainu/control.yaml && systemctl restart "+service)
+	c.signIn()
+
+	// It comes back when it is killed, and when it hangs.
+	for _, signal := range []string{"KILL", "STOP"} {
+		if signal == "STOP" {
+			m.run("sh", "-c", "mkdir -p /run/systemd/system/komainu-control.service.d && printf '[Service]\\nWatchdogSec=2s\\n' > /run/systemd/system/komainu-control.service.d/test.conf && systemctl daemon-reload && systemctl restart "+service)
+		}
+		before := m.property(service, "MainPID")
+		m.run("kill", "-"+signal, before)
+		m.eventually("another process after SIG"+signal, func() bool {
+			now := m.property(service, "MainPID")
+			return now != before && now != "0" && m.state(service) == "active"
+		})
+	}
+
+	// A migration that fails: the version before starts again with its data.
+	user := c.call("POST", "/api/v1/users", `{"name":"stands-in-the-way","role":"reader"}`)
+	if out := m.install(deb(service, nextVersion)); !strings.Contains(out, "does not start") {
+		t.Errorf("an upgrade that fails is told as\n%s", out)
+	}
+	m.eventually("the service has failed and is not tried again", func() bool { return m.state(service) == "failed" })
+	if j := m.journal(); !strings.Contains(j, "10999_access_probe.sql failed") || !strings.Contains(j, "Nothing was changed") {
+		t.Errorf("what has failed is not in the journal:\n%s", j)
+	}
+	m.install(deb(service, thisVersion))
+	c.signIn()
+	if list := c.call("GET", "/api/v1/users", ""); !strings.Contains(list, "stands-in-the-way") {
+		t.Errorf("the users after it: %s", list)
+	}
+
+	// An upgrade keeps state and configuration, and makes a copy.
+	var created struct{ User struct{ ID string } }
+	m.must(json.Unmarshal([]byte(user), &created))
+	c.call("DELETE", "/api/v1/users/"+created.User.ID, "")
+	m.install(deb(service, nextVersion))
+	c.signIn()
+	if v := m.run("komainu-control", "version"); !strings.Contains(v, nextVersion) {
+		t.Errorf("the version is %s", v)
+	}
+	if config := m.run("komainu-control", "config", "show", "--config", "/etc/komainu/control.yaml"); !strings.Contains(config, "retention_days: 31") {
+		t.Errorf("the configuration after it:\n%s", config)
+	}
+	if status := m.run("komainu-control", "migrate", "--check"); !strings.Contains(status, "migrations to come  0") || !strings.Contains(status, "copies              1") {
+		t.Errorf("the state after it:\n%s", status)
+	}
+
+	// And back.
+	m.run("systemctl", "stop", service)
+	m.run("komainu-control", "migrate", "--rollback")
+	m.install(deb(service, thisVersion))
+	if s := m.state(service); s != "inactive" {
+		t.Errorf("what the administrator has stopped is %s", s)
+	}
+	m.run("systemctl", "start", service)
+	c.signIn()
+
+	// Removed, its state stays; purged, nothing does.
+	m.run("dpkg", "--remove", service)
+	if s := m.state(service); s != "inactive" {
+		t.Errorf("removed, it is %s", s)
+	}
+	m.run("ls", "/var/lib/komainu/control/state.db", "/etc/komainu/control.yaml")
+	m.install(deb(service, thisVersion))
+	c.signIn()
+	m.run("dpkg", "--purge", service)
+	m.run("test", "!", "-e", "/var/lib/komainu", "-a", "!", "-e", "/etc/komainu")
+}
+
+// console is somebody who uses the API in the machine.
+type console struct {
+	*machine
+	password string
+	token    string
+}
+
+func (c *console) curl(args ...string) string {
+	c.t.Helper()
+	// Until it listens again after a restart.
+	return c.run(append([]string{"curl", "--silent", "--show-error", "--fail-with-body", "--insecure", "--max-time", "20", "--retry", "20", "--retry-connrefused", "--retry-delay", "1", "-H", "Content-Type: application/json"}, args...)...)
+}
+
+// oneTime makes a one-time password on the host.
+func (c *console) oneTime() string {
+	c.t.Helper()
+	_, rest, ok := strings.Cut(c.run("komainu-control", "admin", "reset"), "one-time password: ")
+	if !ok {
+		c.t.Fatal("no password")
+	}
+	password, _, _ := strings.Cut(rest, "\n")
+	return password
+}
+
+func (c *console) signIn() {
+	c.t.Helper()
+	text, err := json.Marshal(map[string]string{"name": "admin", "password": c.password})
+	c.must(err)
+	c.curl("--cookie-jar", "/run/cookies", "--data", string(text), "https://localhost:8443/api/v1/session")
+}
+
+// choose replaces the one-time password of who has signed in.
+func (c *console) choose(password string) {
+	c.t.Helper()
+	text, err := json.Marshal(map[string]string{"current": c.password, "new": password})
+	c.must(err)
+	c.curl("--cookie", "/run/cookies", "--data", string(text), "https://localhost:8443/api/v1/session/password")
+	c.password = password
+}
+
+// call uses the API with a token.
+func (c *console) call(method, path, body string) string {
+	c.t.Helper()
+	args := []string{"--request", method, "-H", "Authorization: Bearer " + c.token, "https://localhost:8443" + path}
+	if body != "" {
+		args = append(args, "--data", body)
+	}
+	return c.curl(args...)
+}
+
+func TestAgentPackage(t *testing.T) {
+	m := onMachine(t, func(dir string) {
+		again := t.TempDir()
+		for _, d := range []string{dir, again} {
+			build(t, d, "-only", "komainu-agent", "-version", thisVersion)
+		}
+		name := "komainu-agent_" + thisVersion + "_amd64.deb"
+		a, err := os.ReadFile(filepath.Join(dir, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		b, err := os.ReadFile(filepath.Join(again, name))
+		if err != nil || !bytes.Equal(a, b) {
+			t.Errorf("two builds of one commit differ (%v)", err)
+		}
+		build(t, dir, "-only", "komainu-agent", "-version", nextVersion)
+	})
+	if m == nil {
+		return
+	}
+	const service = "komainu-agent"
+	m.install(deb(service, thisVersion))
+	if s := m.state(service); s != "active" {
+		t.Fatalf("installed, it is %s\n%s", s, m.journal())
+	}
+	if v := m.run("mdatp", "version"); !strings.Contains(v, thisVersion) {
+		t.Errorf("under the name mdatp: %s", v)
+	}
+
+	// It is four processes; each one that is killed comes back.
+	all := []string{"broker", "run", "scanner", "worker"}
+	for _, role := range all {
+		m.scan()
+		before := m.roles()
+		if got := before.names(); !slices.Equal(got, all) {
+			t.Fatalf("the agent is %v\n%s", got, m.journal())
+		}
+		m.run("kill", "-KILL", before[role])
+		m.eventually("another process instead of "+role, func() bool {
+			_, err := m.try("komainu", "scan", "custom", "--path", "/etc/hostname") // starts the scanner
+			now := m.roles()
+			return err == nil && slices.Equal(now.names(), all) && now[role] != before[role]
+		})
+	}
+
+	// An upgrade replaces all of them.
+	before := m.roles()
+	m.install(deb(service, nextVersion))
+	m.eventually("the new version answers", func() bool {
+		out, _ := m.try("komainu", "version")
+		return strings.Contains(out, "agent "+nextVersion)
+	})
+	m.scan()
+	for role, pid := range m.roles() {
+		if before[role] == pid {
+			t.Errorf("the upgrade has left the old %s running", role)
+		}
+	}
+
+	// Stopped, none is left; removed, its state stays, and its name goes.
+	m.run("systemctl", "stop", service)
+	if left := m.roles(); len(left) != 0 {
+		t.Errorf("stopped, there is still %v", left)
+	}
+	m.run("dpkg", "--remove", service)
+	m.run("sh", "-c", "test -d /var/lib/komainu/agent && ! test -e /usr/bin/mdatp -o -L /usr/bin/mdatp")
+
+	// The name of another product's command is not taken.
+	theirs := filepath.Join(m.root, "usr/bin/mdatp")
+	m.must(os.WriteFile(theirs, []byte("#!/bin/sh\necho theirs\n"), 0o755))
+	m.run("dpkg", "--purge", service)
+	m.run("test", "!", "-e", "/var/lib/komainu")
+	m.install(deb(service, nextVersion))
+	m.run("dpkg", "--purge", service)
+	if got := m.run("mdatp"); got != "theirs\n" {
+		t.Errorf("mdatp is now %q", got)
+	}
+}
+
+// scan makes the agent scan, which starts its scanner.
+func (m *machine) scan() {
+	m.t.Helper()
+	m.eventually("a scan", func() bool {
+		_, err := m.try("komainu", "scan", "custom", "--path", "/etc/hostname")
+		return err == nil
+	})
+}
+
+// roles are the processes of an agent by what they do.
+type roles map[string]string
+
+func (r roles) names() (list []string) {
+	for name := range r {
+		list = append(list, name)
+	}
+	slices.Sort(list)
+	return list
+}
+
+func (m *machine) roles() roles {
+	m.t.Helper()
+	out := m.run("sh", "-c", `for p in /proc/[0-9]*; do n=$(tr '\0' ' ' <$p/cmdline 2>/dev/null); case "$n" in komainud\ *|/usr/bin/komainud\ *) echo "${p#/proc/}" $n;; esac; done`)
+	list := roles{}
+	for line := range strings.Lines(out) {
+		if fields := strings.Fields(line); len(fields) == 3 {
+			list[fields[2]] = fields[0]
+		}
+	}
+	return list
+}
