@@ -202,14 +202,14 @@ func (l *local) RestoreQuarantined(ctx context.Context, req localapi.RestoreRequ
 
 // TestConnectivity implements localapi.Connectivity.
 func (l *local) TestConnectivity(ctx context.Context, step func(localapi.ConnectivityStep) error) error {
-	return link.Test(ctx, l.w.cfg.State, time.Now, func(s link.Step) error {
+	return link.Test(ctx, l.w.cfg.State, l.w.proxy(), time.Now, func(s link.Step) error {
 		return step(localapi.ConnectivityStep{Name: s.Name, Target: s.Target, OK: s.OK, Detail: s.Detail, Duration: s.Took})
 	})
 }
 
 // Enrol implements localapi.Enrolment.
 func (l *local) Enrol(ctx context.Context, req localapi.EnrolRequest) (localapi.EnrolResult, error) {
-	id, err := link.Enrol(ctx, link.EnrolOptions{Dir: l.w.cfg.State, Token: req.Token, Force: req.Force, Facts: hostFacts()})
+	id, err := link.Enrol(ctx, link.EnrolOptions{Dir: l.w.cfg.State, Token: req.Token, Force: req.Force, Facts: hostFacts(), Proxy: l.w.proxy()})
 	if err != nil {
 		return localapi.EnrolResult{}, err
 	}

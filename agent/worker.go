@@ -54,6 +54,9 @@ type worker struct {
 
 	telemetry telemetry
 
+	obeyed     *obeyed // used by obey alone
+	startLevel string
+
 	device  atomic.Pointer[link.Identity]
 	sensor  atomic.Pointer[sensor.Sensor]
 	wakeup  chan struct{} // settings have changed
@@ -313,6 +316,7 @@ func (w *worker) openLink() {
 		PolicyVersion: func() uint64 { return w.settings.Now().Version },
 		ApplyPolicy:   w.applyPolicy,
 		Claim:         (&claimer{file: w.cfg.path("spool/owner"), discard: w.discard}).Claim,
+		Proxy:         w.proxy,
 		Test:          w.beginTest, TestStages: w.tests.Answer,
 		Health: func() []byte {
 			report := w.health.report()

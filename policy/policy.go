@@ -127,6 +127,10 @@ type Settings struct {
 	ScanHistory             *int                        `json:"scanHistoryMaximumItems,omitempty"` // threats that the protection history keeps
 	UnmonitoredFilesystems  []string                    `json:"unmonitoredFilesystems,omitempty"`  // types, like nfs, that real-time protection leaves alone
 	LogLevel                *string                     `json:"logLevel,omitempty"`
+
+	// Proxy belongs to the device alone: a policy that named a wrong one could
+	// not be taken back.
+	Proxy *string `json:"proxy,omitempty"`
 }
 
 // ThreatType is a kind of find that is less than malware.
@@ -205,6 +209,7 @@ type Effective struct {
 	UnmonitoredFilesystems  []string
 	Telemetry               []string
 	LogLevel                string // "" leaves it to the command line
+	Proxy                   string // http://host:port, "" for none
 
 	// Origins holds, by the JSON name of a setting, where its value came from.
 	Origins map[string]Origin
@@ -274,6 +279,7 @@ func Merge(doc *Document, local Settings) Effective {
 	pickList(&e, "tags", &e.Tags, managed.Tags, local.Tags)
 	pick(&e, "scanHistoryMaximumItems", &e.ScanHistory, managed.ScanHistory, local.ScanHistory)
 	pick(&e, "logLevel", &e.LogLevel, managed.LogLevel, local.LogLevel)
+	pick(&e, "proxy", &e.Proxy, nil, local.Proxy)
 	pickList(&e, "scanSchedule", &e.ScanSchedule, managed.ScanSchedule, local.ScanSchedule)
 	pickList(&e, "unmonitoredFilesystems", &e.UnmonitoredFilesystems, managed.UnmonitoredFilesystems, local.UnmonitoredFilesystems)
 	pickList(&e, "telemetry", &e.Telemetry, managed.Telemetry, local.Telemetry)
@@ -408,6 +414,9 @@ func (s *Settings) validateScans() []error {
 		if t.Key == "" || len(t.Key)+len(t.Value) > 200 {
 			errs = append(errs, fmt.Errorf("tag %q: want a key, and 200 characters at most with its value", t.Key))
 		}
+	}
+	if p := s.Proxy; p != nil && *p != "" && !strings.HasPrefix(*p, "http://") {
+		errs = append(errs, fmt.Errorf("proxy %q: want http://host:port", *p))
 	}
 	for _, kind := range s.Telemetry {
 		if !slices.Contains(TelemetryKinds, kind) {

@@ -14,11 +14,27 @@ import (
 )
 
 // dialTLS connects and shakes hands within the dial limit.
-func dialTLS(ctx context.Context, address string, config *tls.Config) (net.Conn, error) {
+func dialTLS(ctx context.Context, proxy Proxy, address string, config *tls.Config) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, dialLimit)
 	defer cancel()
-	d := tls.Dialer{Config: config}
-	return d.DialContext(ctx, "tcp", address)
+	raw, err := proxy.dial(ctx, "tcp", address)
+	if err != nil {
+		return nil, err
+	}
+	conn := tls.Client(raw, config)
+	if err := conn.HandshakeContext(ctx); err != nil {
+		_ = raw.Close() // the error says more
+		return nil, err
+	}
+	return conn, nil
+}
+
+// proxy is where the next connection goes through.
+func (l *Link) proxy() Proxy {
+	if l.cfg.Proxy == nil {
+		return Proxy{}
+	}
+	return l.cfg.Proxy()
 }
 
 func (l *Link) dial(ctx context.Context, id Identity) (*session, error) {
@@ -42,7 +58,7 @@ func (l *Link) dial(ctx context.Context, id Identity) (*session, error) {
 	}
 	// The connection is made here, and not by the library, so that ctx ends it
 	// and its errors can be explained.
-	raw, err := dialTLS(ctx, hostPort(u), config)
+	raw, err := dialTLS(ctx, l.proxy(), hostPort(u), config)
 	if err != nil {
 		return nil, explain(u.Host, err)
 	}

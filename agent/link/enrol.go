@@ -19,6 +19,7 @@ type EnrolOptions struct {
 	Token string
 	Facts wire.Facts
 	Force bool // also when the device is enrolled already
+	Proxy Proxy
 	Now   func() time.Time
 }
 
@@ -55,7 +56,7 @@ func Enrol(ctx context.Context, o EnrolOptions) (Identity, error) {
 	if err != nil {
 		return Identity{}, err // ParseToken has looked at it
 	}
-	c := newClient(trust{host: u.Hostname(), pin: t.Pin, now: o.Now}.config())
+	c := newClient(o.Proxy, trust{host: u.Hostname(), pin: t.Pin, now: o.Now}.config())
 	defer c.close()
 	if err := c.fits(ctx, t.Server, o.Now); err != nil {
 		return Identity{}, err

@@ -57,6 +57,7 @@ type Config struct {
 	Test       func(wire.DetectionTest) error
 	TestStages func(run string, stages []drill.Stage)
 	Counts     func() (waiting, lost uint64)
+	Proxy      func() Proxy // looked at before each connection; nil is none
 	Log        *slog.Logger
 	Now        func() time.Time // time.Now when nil
 	// Silence of the control plane after which the connection counts as broken;
@@ -84,7 +85,7 @@ type State struct {
 type Link struct {
 	cfg  Config
 	beat chan struct{}
-	wake chan struct{} // enrolled anew: do not wait
+	wake chan struct{} // enrolled anew, or another proxy: do not wait
 	test chan struct{} // something is in tests
 
 	// tickets resume TLS sessions. A resumed session shows the certificate that
@@ -167,6 +168,9 @@ func (l *Link) Beat() { poke(l.beat) }
 // Enrolled makes the link connect at once with the identity that is new.
 func (l *Link) Enrolled() { poke(l.wake) }
 
+// Reconnect ends a session that there is and connects at once, another way.
+func (l *Link) Reconnect() { poke(l.wake) }
+
 func poke(c chan struct{}) {
 	select {
 	case c <- struct{}{}:
@@ -204,7 +208,7 @@ func (l *Link) Run(ctx context.Context) error {
 			return nil
 		case <-l.wake:
 			wait = firstWait
-			l.set(func(s *State) { s.Error = nil }) // it was about another identity
+			l.set(func(s *State) { s.Error = nil }) // it was about another identity or another way
 		case <-time.After(l.pause(err, wait, refusals)):
 			wait = min(2*wait, longestWait)
 		}

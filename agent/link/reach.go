@@ -23,7 +23,7 @@ type Step struct {
 // Test tries the way to the control plane, one thing after the other, and
 // reports each. It stops after a step that the next ones stand on. Errors:
 // fault.Conflict when the device is not enrolled, or the error of report.
-func Test(ctx context.Context, dir string, now func() time.Time, report func(Step) error) error {
+func Test(ctx context.Context, dir string, proxy Proxy, now func() time.Time, report func(Step) error) error {
 	id, err := Load(dir)
 	if fault.Is(err, fault.NotFound) {
 		return fault.New(fault.Conflict, "this device is not enrolled; there is nothing to connect to yet")
@@ -40,19 +40,36 @@ func Test(ctx context.Context, dir string, now func() time.Time, report func(Ste
 		return err
 	}
 	t := tester{report: report}
-	t.step("resolve", u.Hostname(), func() (string, error) {
-		addresses, err := net.DefaultResolver.LookupHost(ctx, u.Hostname())
+	// What has to be found and reached from here is the proxy, where there is one.
+	next, host := hostPort(u), u.Hostname()
+	if proxy.address != "" {
+		next = proxy.address
+		host, _, _ = net.SplitHostPort(next) // it was put together
+	}
+	t.step("resolve", host, func() (string, error) {
+		addresses, err := net.DefaultResolver.LookupHost(ctx, host)
 		return strings.Join(addresses, ", "), err
 	})
-	t.step("tcp", hostPort(u), func() (string, error) {
-		c, err := (&net.Dialer{Timeout: dialLimit}).DialContext(ctx, "tcp", hostPort(u))
+	t.step("tcp", next, func() (string, error) {
+		c, err := (&net.Dialer{Timeout: dialLimit}).DialContext(ctx, "tcp", next)
 		if err != nil {
 			return "", err
 		}
 		return "from " + c.LocalAddr().String(), c.Close()
 	})
+	if proxy.address != "" {
+		t.step("proxy", hostPort(u), func() (string, error) {
+			ctx, cancel := context.WithTimeout(ctx, dialLimit)
+			defer cancel()
+			c, err := proxy.dial(ctx, "tcp", hostPort(u))
+			if err != nil {
+				return "", err
+			}
+			return "a tunnel through " + proxy.address, c.Close()
+		})
+	}
 	t.step("tls", id.Server, func() (string, error) {
-		c, err := dialTLS(ctx, hostPort(u), config)
+		c, err := dialTLS(ctx, proxy, hostPort(u), config)
 		if err != nil {
 			return "", explain(u.Host, err)
 		}
@@ -61,7 +78,7 @@ func Test(ctx context.Context, dir string, now func() time.Time, report func(Ste
 	})
 	var p ping
 	t.step("protocol", id.Server+"/agent/v1/ping", func() (string, error) {
-		c := newClient(config)
+		c := newClient(proxy, config)
 		defer c.close()
 		if p, err = c.ping(ctx, id.Server); err != nil {
 			return "", err

@@ -11,7 +11,7 @@ import (
 )
 
 // renew asks for a certificate for a new key and keeps both.
-func renew(ctx context.Context, dir string, id Identity, now func() time.Time) (Identity, error) {
+func renew(ctx context.Context, dir string, id Identity, proxy Proxy, now func() time.Time) (Identity, error) {
 	key, csr, err := newKey()
 	if err != nil {
 		return id, err
@@ -26,7 +26,7 @@ func renew(ctx context.Context, dir string, id Identity, now func() time.Time) (
 		CA          string         `json:"ca"`
 		NotAfter    time.Time      `json:"notAfter"`
 	}
-	c := newClient(config)
+	c := newClient(proxy, config)
 	defer c.close()
 	if err := c.post(ctx, id.Server+"/agent/v1/renew", map[string]string{"csr": csr}, &answer); err != nil {
 		return id, err
@@ -85,7 +85,7 @@ func (s *session) renewals(ctx context.Context) {
 
 // renew replaces the certificate of id, and its key.
 func (l *Link) renew(ctx context.Context, id Identity) (Identity, error) {
-	next, err := renew(ctx, l.cfg.Dir, id, l.cfg.Now)
+	next, err := renew(ctx, l.cfg.Dir, id, l.proxy(), l.cfg.Now)
 	if err == nil {
 		l.cfg.Log.Info("the certificate was renewed", "valid_until", next.NotAfter)
 	}

@@ -22,8 +22,8 @@ const maxAnswer = 1 << 20
 // client makes single requests to the control plane.
 type client struct{ transport *http.Transport }
 
-func newClient(config *tls.Config) client {
-	return client{&http.Transport{TLSClientConfig: config, TLSHandshakeTimeout: requestLimit, MaxResponseHeaderBytes: 64 << 10}}
+func newClient(proxy Proxy, config *tls.Config) client {
+	return client{&http.Transport{DialContext: proxy.dial, TLSClientConfig: config, TLSHandshakeTimeout: requestLimit, MaxResponseHeaderBytes: 64 << 10}}
 }
 
 func (c client) close() { c.transport.CloseIdleConnections() }

@@ -198,7 +198,7 @@ func TestConnectivity(t *testing.T) {
 	p := newPlane(t)
 	a := p.enrol()
 	test := func(now func() time.Time) (names []string, failed link.Step) {
-		err := link.Test(t.Context(), a.dir, now, func(s link.Step) error {
+		err := link.Test(t.Context(), a.dir, link.Proxy{}, now, func(s link.Step) error {
 			names = append(names, s.Name)
 			if !s.OK {
 				failed = s
@@ -222,7 +222,7 @@ func TestConnectivity(t *testing.T) {
 		t.Errorf("without a server: %v, %+v", names, failed)
 	}
 	p.start()
-	if err := link.Test(t.Context(), t.TempDir(), time.Now, nil); !fault.Is(err, fault.Conflict) {
+	if err := link.Test(t.Context(), t.TempDir(), link.Proxy{}, time.Now, nil); !fault.Is(err, fault.Conflict) {
 		t.Errorf("without an enrolment: %v", err)
 	}
 }

@@ -295,6 +295,8 @@ type agent struct {
 	policies []uint64
 	refuse   error // policies
 	sources  []link.Source
+
+	proxy atomic.Pointer[link.Proxy]
 }
 
 var facts = wire.Facts{Hostname: "web-1", OS: "linux", AgentVersion: "1.0"}
@@ -331,6 +333,12 @@ func (a *agent) run() (stop func()) {
 		},
 		Health: func() []byte { return []byte("{}") }, Counts: func() (uint64, uint64) { return 1, 2 },
 		Log: log(t), Now: a.clock.now, Silence: a.p.silence,
+		Proxy: func() link.Proxy {
+			if p := a.proxy.Load(); p != nil {
+				return *p
+			}
+			return link.Proxy{}
+		},
 	})
 	a.link = l
 	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
