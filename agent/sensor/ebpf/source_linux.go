@@ -28,17 +28,26 @@ import (
 //go:embed sensor.o
 var object []byte
 
-// The sets of programs, the fullest first: the first that loads and attaches
-// is used.
-var tiers = []struct {
+// tier is a set of programs.
+type tier struct {
 	programs []string
 	lacks    string
-	network  bool
-	olds     bool
-}{
+	network  bool // connections are seen
+	olds     bool // and sockets that are older than the agent
+}
+
+// The sets of programs, the fullest first: the first that loads and attaches
+// is used.
+var tiers = []tier{
 	{[]string{"on_fork", "on_exec", "on_exit", "on_state", "old_processes", "old_sockets"}, "", true, true},
-	{[]string{"on_fork", "on_exec", "on_exit", "on_state"}, "owners of sockets that are older than the agent are not known", true, false},
+	{[]string{"on_fork", "on_exec", "on_exit", "on_state_by_address", "old_processes"}, "owners of sockets that are older than the agent are not known", true, false},
 	{[]string{"on_fork", "on_exec", "on_exit"}, "network connections are not seen", false, false},
+}
+
+// socketMaps are what programs keep of sockets; nobody else uses them.
+var socketMaps = map[string][]string{
+	"on_state":            {"owners", "old_listeners"},
+	"on_state_by_address": {"connecting", "listeners"},
 }
 
 const (
@@ -92,19 +101,27 @@ func Open(root string, proc *procfs.FS, clock *procfs.Clock, log *slog.Logger) (
 	_ = rlimit.RemoveMemlock()
 	var errs []error
 	for _, tier := range tiers {
-		err := s.load(tier.programs, uint32(ns.Ino))
-		if err != nil {
-			s.unload()
-			errs = append(errs, err)
-			continue
+		err := s.use(tier, uint32(ns.Ino))
+		if err == nil {
+			return s, nil
 		}
-		s.lacks, s.network = tier.lacks, tier.network
-		if tier.olds {
-			s.adoptSockets()
-		}
-		return s, nil
+		errs = append(errs, err)
 	}
 	return nil, errs[len(errs)-1]
+}
+
+// use loads and attaches a tier in place of what is there.
+func (s *Source) use(t tier, pidns uint32) error {
+	s.unload()
+	if err := s.load(t.programs, pidns); err != nil {
+		s.unload()
+		return err
+	}
+	s.lacks, s.network = t.lacks, t.network
+	if t.olds {
+		s.adoptSockets()
+	}
+	return nil
 }
 
 func (s *Source) load(programs []string, pidns uint32) error {
@@ -117,9 +134,12 @@ func (s *Source) load(programs []string, pidns uint32) error {
 			delete(spec.Programs, name)
 		}
 	}
-	if !slices.Contains(programs, "on_state") {
-		delete(spec.Maps, "owners")
-		delete(spec.Maps, "old_listeners")
+	for program, maps := range socketMaps {
+		if !slices.Contains(programs, program) {
+			for _, name := range maps {
+				delete(spec.Maps, name)
+			}
+		}
 	}
 	if err := spec.Variables["agent_pidns"].Set(pidns); err != nil {
 		return fmt.Errorf("set the agent's pid namespace: %w", err)

@@ -130,6 +130,23 @@ struct {
 	__type(value, struct owner);
 } old_listeners SEC(".maps");
 
+/* The same where a tracing program may not use a socket's own storage, which
+ * is before Linux 5.11: who connects, by the socket's address until it is
+ * known how that ends, and who listens, by network namespace and port. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 4096);
+	__type(key, u64);
+	__type(value, struct owner);
+} connecting SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 4096);
+	__type(key, u64);
+	__type(value, struct owner);
+} listeners SEC(".maps");
+
 const volatile u32 agent_pidns = 0;
 const volatile u64 wake_bytes = 512 << 10;
 const volatile u64 wake_ns = 8000000;
@@ -431,47 +448,14 @@ static __always_inline u64 listener_key(struct sock *sk)
 	return (u64)BPF_CORE_READ(sk, __sk_common.skc_net.net, ns.inum) << 32 | sk->__sk_common.skc_num;
 }
 
-SEC("tp_btf/inet_sock_set_state")
-int on_state(u64 *ctx)
+/* Tells of a connection or a listener. One without an owner is of another
+ * host, or older than the sensor. */
+static __always_inline int tell(struct sock *sk, u32 kind, struct owner *owner)
 {
-	struct sock *sk = (void *)ctx[0];
-	int from = ctx[1], to = ctx[2];
-	u64 now;
-	struct owner *owner;
 	struct net_record *r;
-	u32 kind;
-	u64 key = 0;
+	u64 now;
 
-	if (sk->sk_protocol != IPPROTO_TCP)
-		return 0;
-	if (to == TCP_SYN_SENT || to == TCP_LISTEN) { /* connect(2) and listen(2), by the caller */
-		struct owner caller = {};
-
-		if (!owner_of(&caller, (void *)bpf_get_current_task_btf()))
-			return 0;
-		owner = bpf_sk_storage_get(&owners, sk, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
-		if (owner)
-			*owner = caller;
-		if (to == TCP_SYN_SENT)
-			return 0;
-		kind = LISTEN;
-		key = listener_key(sk);
-		bpf_map_delete_elem(&old_listeners, &key);
-	} else if (to == TCP_ESTABLISHED && from == TCP_SYN_SENT) {
-		kind = CONNECT;
-	} else if (to == TCP_ESTABLISHED && from == TCP_SYN_RECV) {
-		kind = ACCEPT;
-	} else if (to == TCP_CLOSE && from == TCP_SYN_SENT) {
-		kind = CONNECT_FAILED;
-	} else {
-		return 0;
-	}
-	owner = bpf_sk_storage_get(&owners, sk, 0, 0);
-	if (!owner && kind == ACCEPT) {
-		key = listener_key(sk);
-		owner = bpf_map_lookup_elem(&old_listeners, &key);
-	}
-	if (!owner) /* of another host, or older than the sensor */
+	if (!owner)
 		return 0;
 	now = bpf_ktime_get_boot_ns();
 	r = bpf_ringbuf_reserve(&ring, sizeof(*r), 0);
@@ -500,6 +484,90 @@ int on_state(u64 *ctx)
 	}
 	bpf_ringbuf_submit(r, wake(now));
 	count(kind, 0);
+	return 0;
+}
+
+/* What a change of state means, 0 for nothing that is told. */
+static __always_inline u32 kind_of(int from, int to)
+{
+	if (to == TCP_LISTEN)
+		return LISTEN;
+	if (to == TCP_ESTABLISHED && from == TCP_SYN_SENT)
+		return CONNECT;
+	if (to == TCP_ESTABLISHED && from == TCP_SYN_RECV)
+		return ACCEPT;
+	if (to == TCP_CLOSE && from == TCP_SYN_SENT)
+		return CONNECT_FAILED;
+	return 0;
+}
+
+SEC("tp_btf/inet_sock_set_state")
+int on_state(u64 *ctx)
+{
+	struct sock *sk = (void *)ctx[0];
+	int from = ctx[1], to = ctx[2];
+	u32 kind = kind_of(from, to);
+	struct owner *owner;
+	u64 key = 0;
+
+	if (sk->sk_protocol != IPPROTO_TCP)
+		return 0;
+	if (to == TCP_SYN_SENT || to == TCP_LISTEN) { /* connect(2) and listen(2), by the caller */
+		struct owner caller = {};
+
+		if (!owner_of(&caller, (void *)bpf_get_current_task()))
+			return 0;
+		owner = bpf_sk_storage_get(&owners, sk, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
+		if (owner)
+			*owner = caller;
+		if (to == TCP_LISTEN) {
+			key = listener_key(sk);
+			bpf_map_delete_elem(&old_listeners, &key);
+		}
+	}
+	if (!kind)
+		return 0;
+	owner = bpf_sk_storage_get(&owners, sk, 0, 0);
+	if (!owner && kind == ACCEPT) {
+		key = listener_key(sk);
+		owner = bpf_map_lookup_elem(&old_listeners, &key);
+	}
+	return tell(sk, kind, owner);
+}
+
+SEC("tp_btf/inet_sock_set_state")
+int on_state_by_address(u64 *ctx)
+{
+	struct sock *sk = (void *)ctx[0];
+	int from = ctx[1], to = ctx[2];
+	u32 kind = kind_of(from, to);
+	u64 address = (u64)sk, key;
+	struct owner *owner;
+
+	if (sk->sk_protocol != IPPROTO_TCP)
+		return 0;
+	if (to == TCP_SYN_SENT || to == TCP_LISTEN) {
+		struct owner caller = {};
+
+		if (!owner_of(&caller, (void *)bpf_get_current_task()))
+			return 0;
+		if (to == TCP_SYN_SENT) {
+			bpf_map_update_elem(&connecting, &address, &caller, BPF_ANY);
+			return 0;
+		}
+		key = listener_key(sk);
+		bpf_map_update_elem(&listeners, &key, &caller, BPF_ANY);
+	}
+	if (kind == LISTEN || kind == ACCEPT) {
+		key = listener_key(sk);
+		return tell(sk, kind, bpf_map_lookup_elem(&listeners, &key));
+	}
+	if (!kind)
+		return 0;
+	owner = bpf_map_lookup_elem(&connecting, &address);
+	tell(sk, kind, owner);
+	if (owner)
+		bpf_map_delete_elem(&connecting, &address);
 	return 0;
 }
 
