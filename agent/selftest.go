@@ -2,6 +2,7 @@ package agent
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -78,7 +79,7 @@ func (w *worker) testFacts() selftest.Facts {
 	if s := w.sensor.Load(); s != nil {
 		st := s.Status()
 		f.Sensor, f.SensorProblem = st.Subsystem != sensor.Unavailable, st.Reason
-		f.SensitiveFiles, f.WatchProblem = st.Watch.On, st.Watch.Reason
+		f.SensitiveFiles, f.WatchProblem = st.Watch.On, cmp.Or(st.Watch.Reason, st.Watch.Limits)
 	} else {
 		f.SensorProblem = "it is being started"
 	}

@@ -54,6 +54,7 @@ const (
 	SensorLoading      Code = "sensor_loading"
 	SensorReduced      Code = "sensor_reduced"
 	SensorMissing      Code = "sensor_unavailable"
+	KernelLimits       Code = "kernel_limits" // works as well as this kernel lets it: Detail is what it does not give
 	FilesPartlyWatched Code = "files_partly_watched"
 	FilesNotWatched    Code = "files_not_watched"
 	ClockOff           Code = "clock_off" // Detail is by how much
@@ -77,7 +78,7 @@ const (
 func Codes() []Code {
 	return []Code{
 		NotEnrolled, NoPolicyYet, PlanOff, NoLicence, RealTimeMissing, EnforcementLevel, PartlyMarked, Marking, ScannerStarting, ScannerSilent, SandboxIncomplete,
-		SwitchedOff, SensorLoading, SensorReduced, SensorMissing, FilesPartlyWatched, FilesNotWatched, ClockOff, Connecting, IdentityRefused,
+		SwitchedOff, SensorLoading, SensorReduced, SensorMissing, KernelLimits, FilesPartlyWatched, FilesNotWatched, ClockOff, Connecting, IdentityRefused,
 		NoConnection, SpoolInMemory, QuarantineWaiting, DefinitionsBuiltIn, EngineResting, NeedsRoot, IdentityDamaged, IdentityInUse,
 		VersionsDiffer, RenewalFailed, CertificateExpired, EpochNotNoted,
 	}

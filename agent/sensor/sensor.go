@@ -72,6 +72,7 @@ type Status struct {
 	Network   bool   // TCP connections and listeners are reported
 	Reason    string // why it is not more, "" when nothing is missing
 	Remedy    string
+	Limits    string // what this kernel does not give, and the sensor does without
 	Watch     WatchStatus
 	Counters  Counters
 }
@@ -84,6 +85,7 @@ type WatchStatus struct {
 	Folders     int      // folders whose children are watched
 	Filesystems []string // where new sensitive files are noticed
 	Reason      string   // why not everything is watched
+	Limits      string   // what this kernel does not give, and the watch does without
 }
 
 // Counters of a sensor since Open.
@@ -103,6 +105,8 @@ func (s Status) Conditions(since time.Time) []health.Condition {
 		sensor.State, sensor.Code, sensor.Detail = health.Failed, health.SensorMissing, s.Reason
 	case s.Reason != "":
 		sensor.State, sensor.Code, sensor.Detail = health.Degraded, health.SensorReduced, s.Reason
+	case s.Limits != "":
+		sensor.Code, sensor.Reason, sensor.Detail = health.KernelLimits, s.Limits, s.Limits
 	}
 	watch := health.Condition{Part: "sensitive_files", State: health.OK, Since: since, Reason: s.Watch.Reason}
 	switch {
@@ -110,6 +114,8 @@ func (s Status) Conditions(since time.Time) []health.Condition {
 		watch.State, watch.Code, watch.Detail = health.Failed, health.FilesNotWatched, s.Watch.Reason
 	case s.Watch.Reason != "":
 		watch.State, watch.Code, watch.Detail = health.Degraded, health.FilesPartlyWatched, s.Watch.Reason
+	case s.Watch.Limits != "":
+		watch.Code, watch.Reason, watch.Detail = health.KernelLimits, s.Watch.Limits, s.Watch.Limits
 	}
 	return []health.Condition{sensor, watch}
 }

@@ -90,9 +90,13 @@ func (s *Sensor) choose(clock *procfs.Clock) {
 		e, err := ebpf.Open("/proc", s.proc, clock, s.log)
 		if err == nil {
 			s.source = e
-			s.status = Status{Subsystem: EBPF, Network: e.Network(), Reason: e.Lacks()}
-			if s.status.Reason != "" {
-				s.status.Remedy = "use Linux 5.11 or later with BTF"
+			s.status = Status{Subsystem: EBPF, Network: e.Network()}
+			switch lacks := e.Lacks(); {
+			case lacks == "":
+			case e.Network():
+				s.status.Limits = lacks
+			default:
+				s.status.Reason, s.status.Remedy = lacks, "use Linux 5.10 or later with BTF"
 			}
 			return
 		}
@@ -248,7 +252,7 @@ func (s *Sensor) Status() Status {
 		return st
 	}
 	w := s.watch.State()
-	st.Watch = WatchStatus{On: len(w.Filesystems) != 0 || w.Files != 0, Searched: w.Searched, Files: w.Files, Folders: w.Folders, Filesystems: w.Filesystems, Reason: w.Reason}
+	st.Watch = WatchStatus{On: len(w.Filesystems) != 0 || w.Files != 0, Searched: w.Searched, Files: w.Files, Folders: w.Folders, Filesystems: w.Filesystems, Reason: w.Reason, Limits: w.Limits}
 	st.Counters.Repeated = s.watch.Repeated()
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -338,6 +338,12 @@ func TestFilesystemsComeAndGo(t *testing.T) {
 	if err := unix.Unmount(other, 0); err != nil {
 		t.Errorf("unmount a watched filesystem: %v", err)
 	}
+	// A filesystem that cannot tell of new names is a limit of the kernel.
+	w.s.SetFilesystems([]string{w.root, "/proc"})
+	w.until("the limit", func() bool { return strings.Contains(w.s.Status().Watch.Limits, "/proc") })
+	if c := w.s.Status().Conditions(time.Now()); c[1].State != health.OK || c[1].Code != health.KernelLimits {
+		t.Errorf("%+v", c[1])
+	}
 	w.s.SetFilesystems([]string{w.root, "/does/not/exist"})
 	w.until("the reason", func() bool { return strings.Contains(w.s.Status().Watch.Reason, "/does/not/exist") })
 	if c := w.s.Status().Conditions(time.Now()); c[1].State != health.Degraded {

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -74,10 +75,10 @@ func (w *Watch) refresh() int {
 	switch {
 	case changed:
 		w.remark(mounts)
-	case !w.missed:
+	case !w.missed && !w.deaf:
 		return -1
-	case time.Since(w.looked) < again:
-		return int((again - time.Since(w.looked)).Milliseconds()) + 1
+	case time.Since(w.looked) < w.pause():
+		return int((w.pause() - time.Since(w.looked)).Milliseconds()) + 1
 	}
 	w.missed, w.looked = false, time.Now()
 	for _, account := range w.cfg.Users.Accounts() {
@@ -92,7 +93,18 @@ func (w *Watch) refresh() int {
 	w.state.Searched = true
 	w.mu.Unlock()
 	w.publish()
+	if w.deaf {
+		return int(deafAgain.Milliseconds())
+	}
 	return -1
+}
+
+// pause is the time between two searches.
+func (w *Watch) pause() time.Duration {
+	if w.missed {
+		return again
+	}
+	return deafAgain
 }
 
 // notHomes are homes of system accounts that hold no secrets of theirs.
@@ -108,24 +120,35 @@ func (w *Watch) remark(mounts []string) {
 	w.mounts, w.devices = map[[fsidSize]byte]string{}, map[uint64]bool{}
 	w.recent, w.undecided = map[opening]time.Time{}, map[opening]Open{}
 	var errs []error
-	var heard []string
+	var heard, deaf []string
 	for _, mount := range mounts {
-		if err := w.cover(mount); err != nil {
-			errs = append(errs, err)
-		} else {
+		switch err := w.cover(mount); {
+		case err == nil:
 			heard = append(heard, mount)
+		case errors.Is(err, errDeaf):
+			deaf = append(deaf, mount)
+		default:
+			errs = append(errs, err)
 		}
 	}
+	w.deaf = deaf != nil
 	if len(mounts) == 0 {
 		errs = append(errs, errors.New("no filesystem is given to watch"))
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.state.Filesystems, w.state.Reason = heard, ""
+	w.state.Filesystems, w.state.Reason, w.state.Limits = heard, "", ""
+	if w.deaf {
+		slices.Sort(deaf)
+		w.state.Limits = fmt.Sprintf("new names are looked for every %.0f minutes on %s", deafAgain.Minutes(), strings.Join(slices.Compact(deaf), ", "))
+	}
 	if err := errors.Join(errs...); err != nil {
 		w.state.Reason = err.Error()
 	}
 }
+
+// errDeaf is the answer of a filesystem that does not tell of new names.
+var errDeaf = errors.New("new names are not told")
 
 // cover lets files of a filesystem be marked, and new names be heard of.
 func (w *Watch) cover(mount string) error {
@@ -143,7 +166,12 @@ func (w *Watch) cover(mount string) error {
 	}
 	err := unix.FanotifyMark(w.names, unix.FAN_MARK_ADD|unix.FAN_MARK_FILESYSTEM,
 		unix.FAN_CREATE|unix.FAN_MOVED_TO|unix.FAN_ONDIR, unix.AT_FDCWD, mount)
-	if err != nil {
+	switch {
+	// No id of the filesystem (tmpfs before 5.13), an id that its parts do not
+	// share, no handles of files: fanotify_mark(2).
+	case errors.Is(err, unix.ENODEV), errors.Is(err, unix.EXDEV), errors.Is(err, unix.EOPNOTSUPP):
+		return errDeaf
+	case err != nil:
 		return fmt.Errorf("watch new names on %s: %w", mount, err)
 	}
 	w.mounts[fsid(vfs.Fsid)] = mount

@@ -25,6 +25,9 @@ const (
 	maxFolders = 2048
 	// again is the least time between two searches that a full queue asks for.
 	again = time.Minute
+	// deafAgain is the time between searches where a filesystem does not tell
+	// of new names.
+	deafAgain = 10 * time.Minute
 	// undecided is how long an open waits for what follows it.
 	undecided    = 200 * time.Millisecond
 	maxUndecided = 1024
@@ -73,6 +76,7 @@ type Watch struct {
 	undecided map[opening]Open
 	lost      uint64
 	missed    bool      // something may have appeared unseen since
+	deaf      bool      // a filesystem does not tell of new names
 	looked    time.Time // the last search
 
 	repeated atomic.Uint64
@@ -84,6 +88,7 @@ type State struct {
 	Filesystems    []string // where new names are noticed
 	Searched       bool     // the first search is done
 	Reason         string
+	Limits         string // filesystems that do not tell of new names on this kernel
 }
 
 type inode struct{ dev, ino uint64 }
