@@ -110,7 +110,7 @@ func TestControlPackage(t *testing.T) {
 			m.run("sh", "-c", "mkdir -p /run/systemd/system/komainu-control.service.d && printf '[Service]\\nWatchdogSec=2s\\n' > /run/systemd/system/komainu-control.service.d/test.conf && systemctl daemon-reload && systemctl restart "+service)
 		}
 		before := m.property(service, "MainPID")
-		m.run("kill", "-"+signal, before)
+		m.run("sh", "-c", "kill -"+signal+" "+before)
 		m.eventually("another process after SIG"+signal, func() bool {
 			now := m.property(service, "MainPID")
 			return now != before && now != "0" && m.state(service) == "active"
@@ -133,9 +133,9 @@ func TestControlPackage(t *testing.T) {
 	}
 
 	// An upgrade keeps state and configuration, and makes a copy.
-	var created struct{ User struct{ ID string } }
+	var created struct{ ID string }
 	m.must(json.Unmarshal([]byte(user), &created))
-	c.call("DELETE", "/api/v1/users/"+created.User.ID, "")
+	c.call("DELETE", "/api/v1/users/"+created.ID, "")
 	m.install(deb(service, nextVersion))
 	c.signIn()
 	if v := m.run("komainu-control", "version"); !strings.Contains(v, nextVersion) {
@@ -257,7 +257,7 @@ func TestAgentPackage(t *testing.T) {
 		if got := before.names(); !slices.Equal(got, all) {
 			t.Fatalf("the agent is %v\n%s", got, m.journal())
 		}
-		m.run("kill", "-KILL", before[role])
+		m.run("sh", "-c", "kill -KILL "+before[role])
 		m.eventually("another process instead of "+role, func() bool {
 			_, err := m.try("komainu", "scan", "custom", "--path", "/etc/hostname") // starts the scanner
 			now := m.roles()
