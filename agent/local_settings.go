@@ -2,6 +2,8 @@ package agent
 
 import (
 	"context"
+	"fmt"
+	"maps"
 	"slices"
 
 	"komainu/agent/localapi"
@@ -32,9 +34,25 @@ func (l *localSettings) ApplySetting(_ context.Context, name localapi.Setting, v
 		return nil
 	})
 	if err == nil {
-		l.changed(string(name), string(before.EnforcementLevel), value)
+		l.changed(string(name), valueOf(before, name), value)
 	}
 	return err
+}
+
+// valueOf returns what a setting was before it was changed, for the record.
+func valueOf(e policy.Effective, name localapi.Setting) string {
+	switch name {
+	case localapi.RealTimeProtection, localapi.PassiveMode:
+		return string(e.EnforcementLevel)
+	case localapi.ArchiveBombs:
+		return string(bombAction(&e))
+	}
+	switch v := e.Values()[name.Key()].(type) {
+	case bool:
+		return enabled(v)
+	default:
+		return fmt.Sprint(v)
+	}
 }
 
 // overlay puts what patch says over s.
@@ -45,6 +63,19 @@ func overlay(s *policy.Settings, patch policy.Settings) {
 	set(&s.OnDemandScanThreads, patch.OnDemandScanThreads)
 	set(&s.FileHashComputation, patch.FileHashComputation)
 	set(&s.SupplementaryProvider, patch.SupplementaryProvider)
+	set(&s.ScanAfterUpdate, patch.ScanAfterUpdate)
+	set(&s.LogLevel, patch.LogLevel)
+	if set(&s.Proxy, patch.Proxy); s.Proxy != nil && *s.Proxy == "" {
+		s.Proxy = nil
+	}
+	if patch.ThreatTypes != nil {
+		types := maps.Clone(s.ThreatTypes) // what is in effect shares the old one
+		if types == nil {
+			types = map[policy.ThreatType]policy.ThreatAction{}
+		}
+		maps.Copy(types, patch.ThreatTypes)
+		s.ThreatTypes = types
+	}
 }
 
 func set[T any](dst **T, value *T) {
@@ -100,6 +131,13 @@ func (l *localSettings) SetLogLevel(_ context.Context, level string) error {
 		return managed("the log level")
 	}
 	return l.logLevel(level)
+}
+
+// ThreatTypes implements localapi.Settings.
+func (l *localSettings) ThreatTypes(context.Context) ([]localapi.ThreatType, error) {
+	now := l.settings.Now()
+	bombs := localapi.ThreatType{Type: policy.ArchiveBomb, Action: bombAction(&now), Origin: now.Origins[localapi.ArchiveBombs.Key()], Engine: true}
+	return []localapi.ThreatType{bombs, {Type: policy.PUA, Action: policy.ActionOff, Origin: policy.FromDefault}}, nil
 }
 
 // Exclusions implements localapi.Exclusions.

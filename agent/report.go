@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"komainu/agent/link"
+	"komainu/agent/localapi"
 	"komainu/agent/realtime"
 	"komainu/agent/scan"
 	"komainu/agent/sensor"
@@ -96,13 +97,16 @@ func (h *healthKeeper) report() health.Report {
 		RealTimeAvailable: w.realtime != nil, RealTimeSubsystem: "unavailable", SupplementaryEvents: string(sensor.Unavailable),
 		AutomaticDefinitions: false, DefinitionsUpdated: defs.Updated().UTC().Format(time.RFC3339), DefinitionsMinutes: int64(time.Since(defs.Updated()).Minutes()),
 		DefinitionsVersion: defs.Version(), DefinitionsStatus: "up_to_date", EDRClientVersion: Version, EDRConfiguration: fmt.Sprint(now.Version),
-		EDRDeviceTags: []health.Tag{}, EDRMachineID: string(w.deviceID()), Conflicting: []string{}, Issues: []string{}, Managed: managedFields(now), Time: time.Now().UTC(),
+		EDRDeviceTags: []health.Tag{}, EDRMachineID: string(w.deviceID()), Conflicting: []string{}, Proxy: now.Proxy, Issues: []string{}, Managed: managedFields(now), Time: time.Now().UTC(),
 	}
 	if id := w.device.Load(); id != nil {
 		r.OrgID = id.Organization
 	}
 	for _, t := range now.Tags {
 		r.EDRDeviceTags = append(r.EDRDeviceTags, health.Tag(t))
+		if t.Key == localapi.GroupIDs {
+			r.EDRGroupIDs = t.Value
+		}
 	}
 	if w.scanner.Status().Up || w.scanning.Status().Up {
 		r.EngineLoadStatus = "Engine load succeeded"

@@ -60,6 +60,7 @@ type worker struct {
 	device  atomic.Pointer[link.Identity]
 	sensor  atomic.Pointer[sensor.Sensor]
 	wakeup  chan struct{} // settings have changed
+	news    news          // of settings
 	started time.Time
 }
 
@@ -123,6 +124,7 @@ func startWorker(ctx context.Context, cfg Config) error {
 	keep("quarantine", w.purge)
 	keep("remediation", w.protect.runRetries)
 	keep("schedule", scheduled.Run)
+	keep("definitions", w.runDefinitions)
 	if w.realtime != nil {
 		keep("realtime", func(ctx context.Context) error { return w.realtime.Run(ctx, w.protect) })
 		keep("marks", w.runMarks)
@@ -260,6 +262,7 @@ func (w *worker) openProtection() error {
 		w.telemetry.settingsChanged(e)
 		w.obey(e)
 		poke(w.wakeup)
+		w.news.tell()
 	})
 	w.jobs, err = ondemand.New(ondemand.Config{
 		Scan: func(ctx context.Context, f *os.File) (finding.Verdict, error) {
@@ -432,16 +435,15 @@ func followMounts(ctx context.Context, mounts func() []string, changed func([]st
 
 // awaitChange returns when the settings answer, or ctx ends.
 func (w *worker) awaitChange(ctx context.Context, changed func(policy.Effective) bool) {
-	tick := time.NewTicker(200 * time.Millisecond)
-	defer tick.Stop()
 	for {
+		next := w.news.next()
+		if changed(w.settings.Now()) {
+			return
+		}
 		select {
 		case <-ctx.Done():
 			return
-		case <-tick.C:
-			if changed(w.settings.Now()) {
-				return
-			}
+		case <-next:
 		}
 	}
 }

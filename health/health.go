@@ -120,8 +120,10 @@ type Report struct {
 	EDRClientVersion     string   `json:"edr_client_version"`
 	EDRConfiguration     string   `json:"edr_configuration_version"`
 	EDRDeviceTags        []Tag    `json:"edr_device_tags"`
+	EDRGroupIDs          string   `json:"edr_group_ids"`
 	EDRMachineID         string   `json:"edr_machine_id"`
 	Conflicting          []string `json:"conflicting_applications"`
+	Proxy                string   `json:"proxy"` // shown where there is one
 
 	// Managed names the fields above whose value policy decides.
 	Managed []string `json:"managed"`

@@ -69,6 +69,8 @@ var catalogue = []Setting{
 		About: "What people on the device may not do about a threat: allow it, or restore it from quarantine."},
 	{Name: "scanSchedule", Section: SectionAntivirus, Kind: KindSchedules, Default: []Schedule{}, Engine: true,
 		About: "Scans that the device makes by itself, in its own local time."},
+	{Name: "scanAfterDefinitionUpdate", Section: SectionAntivirus, Kind: KindBool, Default: false, Engine: true,
+		About: "The device makes a quick scan when it has new definitions."},
 	{Name: "scanResultsRetentionDays", Section: SectionAntivirus, Kind: KindInt, Min: 1, Max: 180, Default: 90, Engine: true,
 		About: "For how many days quarantined files and the protection history are kept."},
 	{Name: "scanHistoryMaximumItems", Section: SectionAntivirus, Kind: KindInt, Min: 100, Max: 15000, Default: 10000, Engine: true,

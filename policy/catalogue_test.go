@@ -55,7 +55,8 @@ func TestDefaultsAgree(t *testing.T) {
 		"enforcementLevel": e.EnforcementLevel, "behaviorMonitoring": e.BehaviorMonitoring, "scanArchives": e.ScanArchives,
 		"maximumOnDemandScanThreads": e.OnDemandScanThreads, "enableFileHashComputation": e.FileHashComputation,
 		"scanResultsRetentionDays": e.QuarantineRetention, "scanHistoryMaximumItems": e.ScanHistory,
-		"endpointDetection": e.EndpointDetection, "ebpfSupplementary": e.EBPF, "exclusionsAdminOnly": e.ExclusionsAdminOnly,
+		"scanAfterDefinitionUpdate": e.ScanAfterUpdate,
+		"endpointDetection":         e.EndpointDetection, "ebpfSupplementary": e.EBPF, "exclusionsAdminOnly": e.ExclusionsAdminOnly,
 	} {
 		i := slices.IndexFunc(catalogue, func(s Setting) bool { return s.Name == name })
 		if i < 0 || catalogue[i].Default != got {
@@ -112,5 +113,23 @@ func TestThreatTypesMergeByType(t *testing.T) {
 	}
 	if e.Origins["threatTypeSettings.archive_bomb"] != FromPolicy || e.Origins["threatTypeSettings."+string(PUA)] != FromLocal {
 		t.Errorf("%v", e.Origins)
+	}
+}
+
+// TestEverySettingHasAValue: what a policy can hold has a value in what is in
+// effect, and comes from somewhere.
+func TestEverySettingHasAValue(t *testing.T) {
+	e := Merge(nil, Settings{})
+	values := e.Values()
+	for _, s := range Catalogue() {
+		if !s.Engine {
+			continue
+		}
+		if _, ok := values[s.Name]; !ok {
+			t.Errorf("%s has no value", s.Name)
+		}
+		if e.Origins[s.Name] != FromDefault {
+			t.Errorf("%s comes from %q", s.Name, e.Origins[s.Name])
+		}
 	}
 }

@@ -111,6 +111,7 @@ type Settings struct {
 	ScanArchives          *bool            `json:"scanArchives,omitempty"`
 	OnDemandScanThreads   *int             `json:"maximumOnDemandScanThreads,omitempty"`
 	FileHashComputation   *bool            `json:"enableFileHashComputation,omitempty"`
+	ScanAfterUpdate       *bool            `json:"scanAfterDefinitionUpdate,omitempty"`
 	QuarantineRetention   *int             `json:"scanResultsRetentionDays,omitempty"` // days
 	Exclusions            []Exclusion      `json:"exclusions,omitempty"`
 	ExclusionsAdminOnly   *bool            `json:"exclusionsAdminOnly,omitempty"` // local exclusions do not count
@@ -194,6 +195,7 @@ type Effective struct {
 	ScanArchives        bool
 	OnDemandScanThreads int
 	FileHashComputation bool
+	ScanAfterUpdate     bool
 	QuarantineRetention int // days
 	Exclusions          []Exclusion
 	ExclusionsAdminOnly bool // local exclusions do not count
@@ -272,6 +274,7 @@ func Merge(doc *Document, local Settings) Effective {
 	pick(&e, "scanArchives", &e.ScanArchives, managed.ScanArchives, local.ScanArchives)
 	pick(&e, "maximumOnDemandScanThreads", &e.OnDemandScanThreads, managed.OnDemandScanThreads, local.OnDemandScanThreads)
 	pick(&e, "enableFileHashComputation", &e.FileHashComputation, managed.FileHashComputation, local.FileHashComputation)
+	pick(&e, "scanAfterDefinitionUpdate", &e.ScanAfterUpdate, managed.ScanAfterUpdate, local.ScanAfterUpdate)
 	pick(&e, "scanResultsRetentionDays", &e.QuarantineRetention, managed.QuarantineRetention, local.QuarantineRetention)
 	pick(&e, "endpointDetection", &e.EndpointDetection, managed.EndpointDetection, local.EndpointDetection)
 	pick(&e, "ebpfSupplementary", &e.EBPF, managed.SupplementaryProvider, local.SupplementaryProvider)
@@ -285,18 +288,26 @@ func Merge(doc *Document, local Settings) Effective {
 	pickList(&e, "telemetry", &e.Telemetry, managed.Telemetry, local.Telemetry)
 	pickList(&e, "disallowedThreatActions", &e.DisallowedThreatActions, managed.DisallowedThreatActions, nil)
 	e.pickThreatTypes(managed.ThreatTypes, local.ThreatTypes)
-	e.Exclusions = slices.Clone(managed.Exclusions)
-	e.ExclusionsAdminOnly = managed.ExclusionsAdminOnly != nil && *managed.ExclusionsAdminOnly
-	if !e.ExclusionsAdminOnly {
-		e.Exclusions = append(e.Exclusions, local.Exclusions...)
+	pick(&e, "exclusionsAdminOnly", &e.ExclusionsAdminOnly, managed.ExclusionsAdminOnly, nil)
+	own := local.Exclusions
+	if e.ExclusionsAdminOnly {
+		own = nil
 	}
-	e.AllowedThreats = append(slices.Clone(managed.AllowedThreats), local.AllowedThreats...)
+	unite(&e, "exclusions", &e.Exclusions, managed.Exclusions, own)
+	unite(&e, "allowedThreats", &e.AllowedThreats, managed.AllowedThreats, local.AllowedThreats)
 	return e
 }
 
 // pickThreatTypes decides type by type, so that a policy on one leaves the
 // others to the device.
 func (e *Effective) pickThreatTypes(managed, local map[ThreatType]ThreatAction) {
+	e.Origins["threatTypeSettings"] = FromDefault
+	switch {
+	case len(managed) > 0:
+		e.Origins["threatTypeSettings"] = FromPolicy
+	case len(local) > 0:
+		e.Origins["threatTypeSettings"] = FromLocal
+	}
 	for t := range e.ThreatTypes {
 		name := "threatTypeSettings." + string(t)
 		e.Origins[name] = FromDefault
@@ -335,6 +346,13 @@ func pickList[T any](e *Effective, name string, dst *[]T, managed, local []T) {
 	default:
 		e.Origins[name] = FromDefault
 	}
+}
+
+// unite counts both lists together. Where it comes from is the strongest that
+// says something; the device can always add to it.
+func unite[T any](e *Effective, name string, dst *[]T, managed, local []T) {
+	pickList(e, name, dst, managed, local)
+	*dst = append(slices.Clone(managed), local...)
 }
 
 // Validate returns every problem of the document, joined, or nil.
@@ -415,8 +433,9 @@ func (s *Settings) validateScans() []error {
 			errs = append(errs, fmt.Errorf("tag %q: want a key, and 200 characters at most with its value", t.Key))
 		}
 	}
-	if p := s.Proxy; p != nil && *p != "" && !strings.HasPrefix(*p, "http://") {
-		errs = append(errs, fmt.Errorf("proxy %q: want http://host:port", *p))
+	if s.Proxy != nil {
+		_, err := ProxyAddress(*s.Proxy)
+		errs = append(errs, err)
 	}
 	for _, kind := range s.Telemetry {
 		if !slices.Contains(TelemetryKinds, kind) {

@@ -8,7 +8,6 @@ import (
 
 	"komainu/agent/localapi"
 	"komainu/fault"
-	"komainu/policy"
 )
 
 func (a *app) config() *cobra.Command {
@@ -28,35 +27,11 @@ func (a *app) config() *cobra.Command {
 		}
 		cmd.AddCommand(sub)
 	}
-	for _, name := range []string{"cloud", "cloud-diagnostic", "cloud-automatic-sample-submission", "scan-after-definition-update",
-		"real-time-protection-statistics", "network-protection", "log-rotation-parameters", "proxy", "device-control"} {
-		cmd.AddCommand(a.missing(name))
+	for _, f := range fixedSettings {
+		cmd.AddCommand(a.fixedSetting(f))
 	}
+	cmd.AddCommand(a.proxy(), a.networkProtection(), a.logRotation(), a.missing("device-control"))
 	return cmd
-}
-
-func (a *app) edr() *cobra.Command {
-	var name, v string
-	set := a.leaf("set --name GROUP --value VALUE", msgTagSetShort, func(ctx context.Context, c *localapi.Client) error {
-		if err := c.SetTag(ctx, policy.Tag{Key: name, Value: v}); err != nil {
-			return err
-		}
-		return a.change(msgTagSet, "name", name, "value", v)
-	})
-	set.Flags().StringVar(&name, "name", "", a.say(flagTagName))
-	set.Flags().StringVar(&v, "value", "", a.say(flagTagValue))
-	set.MarkFlagRequired("name")
-	set.MarkFlagRequired("value")
-	remove := a.leaf("remove --name GROUP", msgTagRemoveShort, func(ctx context.Context, c *localapi.Client) error {
-		if err := c.RemoveTag(ctx, name); err != nil {
-			return err
-		}
-		return a.change(msgTagRemoved, "name", name)
-	})
-	remove.Flags().StringVar(&name, "name", "", a.say(flagTagName))
-	remove.MarkFlagRequired("name")
-	return a.group("edr", msgEDR, a.group("tag", msgTag, set, remove),
-		a.missing("group-ids"), a.missing("early-preview"), a.missing("exclusion"))
 }
 
 func (a *app) log() *cobra.Command {
@@ -70,7 +45,17 @@ func (a *app) log() *cobra.Command {
 	set.Flags().StringVar(&level, "level", "", a.say(flagLevel))
 	set.MarkFlagRequired("level")
 	set.RegisterFlagCompletionFunc("level", cobra.FixedCompletions(localapi.LogLevels, cobra.ShellCompDirectiveNoFileComp))
-	return a.group("log", msgLog, a.group("level", msgLogLevel, set, a.missing("persist")))
+	var lasting string
+	persist := a.leaf("persist --level LEVEL", msgLogPersist, func(ctx context.Context, c *localapi.Client) error {
+		if err := c.ApplySetting(ctx, localapi.LogLevel, lasting); err != nil {
+			return err
+		}
+		return a.change(msgLogLevelPersisted, "level", lasting)
+	})
+	persist.Flags().StringVar(&lasting, "level", "", a.say(flagLevel))
+	need(persist, "level", func() error { return localapi.LogLevel.Check(lasting) })
+	persist.RegisterFlagCompletionFunc("level", cobra.FixedCompletions(localapi.LogLevels, cobra.ShellCompDirectiveNoFileComp))
+	return a.group("log", msgLog, a.group("level", msgLogLevel, set, persist))
 }
 
 func (a *app) definitions() *cobra.Command {

@@ -2,7 +2,6 @@ package cli
 
 import (
 	"context"
-	"strconv"
 
 	"github.com/spf13/cobra"
 
@@ -16,18 +15,7 @@ func (a *app) exclusion() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		return show(a, all, msgNoExclusions, func(x localapi.Exclusion) {
-			a.print("Excluded %s%s", clean(string(x.Type)), managed(x.Origin))
-			key := "Path"
-			switch {
-			case x.Type == policy.ExcludeExtension:
-				key = "Extension"
-			case x.Type == policy.ExcludeProcess && (x.Value == "" || x.Value[0] != '/'):
-				key = "Process name"
-			}
-			a.print("%s: %s", key, strconv.Quote(x.Value))
-			a.print("Scope: %s", strconv.Quote(string(x.Scope)))
-		})
+		return show(a, all, msgNoExclusions, a.exclusionBlock)
 	})
 	return a.group("exclusion", msgExclusion, list,
 		a.excluded(policy.ExcludeFile, msgExcludeFile, "path"),

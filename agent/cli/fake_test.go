@@ -21,6 +21,7 @@ type fakeAgent struct {
 	settings   policy.Settings
 	managed    policy.Settings
 	level      string
+	proxy      string
 	refuse     error // what changes answer
 	threats    []localapi.Threat
 	allowed    []string
@@ -104,7 +105,11 @@ func (f *fakeAgent) Report(context.Context) health.Report {
 	}
 	for _, t := range e.Tags {
 		r.EDRDeviceTags = append(r.EDRDeviceTags, health.Tag(t))
+		if t.Key == localapi.GroupIDs {
+			r.EDRGroupIDs = t.Value
+		}
 	}
+	r.Proxy = f.proxy
 	return r
 }
 
@@ -119,6 +124,15 @@ func (f *fakeAgent) ApplySetting(_ context.Context, name localapi.Setting, value
 	p, err := name.Patch(f.effective(), value)
 	f.settings.EnforcementLevel = cmp.Or(p.EnforcementLevel, f.settings.EnforcementLevel)
 	f.settings.OnDemandScanThreads = cmp.Or(p.OnDemandScanThreads, f.settings.OnDemandScanThreads)
+	if p.LogLevel != nil {
+		f.level = *p.LogLevel
+	}
+	if p.Proxy != nil {
+		f.proxy = *p.Proxy
+	}
+	if p.ThreatTypes != nil {
+		f.settings.ThreatTypes = p.ThreatTypes
+	}
 	return err
 }
 
@@ -141,6 +155,15 @@ func (f *fakeAgent) SetLogLevel(_ context.Context, level string) error {
 	defer f.lock()()
 	f.level = level
 	return nil
+}
+
+func (f *fakeAgent) ThreatTypes(context.Context) ([]localapi.ThreatType, error) {
+	defer f.lock()()
+	e := f.effective()
+	return []localapi.ThreatType{
+		{Type: policy.ArchiveBomb, Action: e.ThreatTypes[policy.ArchiveBomb], Origin: e.Origins[localapi.ArchiveBombs.Key()], Engine: true},
+		{Type: policy.PUA, Action: policy.ActionOff, Origin: policy.FromDefault},
+	}, nil
 }
 
 func (f *fakeAgent) Threats(context.Context) ([]localapi.Threat, error) {

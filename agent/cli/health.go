@@ -19,7 +19,7 @@ import (
 // fields and the parts that belong to each.
 var details = map[string]struct{ fields, parts []string }{
 	"edr": {
-		[]string{"org_id", "edr_client_version", "edr_configuration_version", "edr_device_tags", "edr_machine_id", "supplementary_events_subsystem"},
+		[]string{"org_id", "edr_client_version", "edr_configuration_version", "edr_device_tags", "edr_group_ids", "edr_machine_id", "supplementary_events_subsystem"},
 		[]string{"sensor", "link", "spool", "rules"},
 	},
 	"definitions": {
@@ -102,7 +102,9 @@ func (a *app) healthReport(ctx context.Context, c *localapi.Client, detail strin
 			return a.json(r)
 		}
 		for _, f := range r.Fields() {
-			a.field(f)
+			if f.Name != "proxy" || f.Value != "" {
+				a.field(f)
+			}
 		}
 		if detail != "" {
 			a.print("")

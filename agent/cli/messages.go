@@ -102,6 +102,7 @@ var msgSettings = map[localapi.Setting]text{
 	localapi.ScanArchives:        {"Look into archives", "アーカイブの中をスキャンする"},
 	localapi.OnDemandScanThreads: {"Threads of a scan on demand", "オンデマンドスキャンのスレッド数"},
 	localapi.FileHashComputation: {"Compute hashes of files", "ファイルのハッシュを計算する"},
+	localapi.ScanAfterUpdate:     {"Make a quick scan when there are new definitions", "新しい定義が入ったときにクイックスキャンを行う"},
 	localapi.EBPFSupplementary:   {"Take events from eBPF, else from netlink", "eBPF からイベントを取得する（無効時は netlink）"},
 }
 

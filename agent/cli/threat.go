@@ -38,8 +38,7 @@ func (a *app) threat() *cobra.Command {
 			"Initiating process", t.InitiatingProcess, "SHA256", t.SHA256, "Reason", t.Reason)
 		return nil
 	})
-	policy := a.missing("policy")
-	return a.group("threat", msgThreat, list, get, a.allowed(), a.quarantine(), policy)
+	return a.group("threat", msgThreat, list, get, a.allowed(), a.quarantine(), a.threatPolicy())
 }
 
 // threatBlock prints what `threat list` shows of a threat.

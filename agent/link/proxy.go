@@ -2,7 +2,6 @@ package link
 
 import (
 	"bufio"
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -13,6 +12,7 @@ import (
 	"time"
 
 	"komainu/fault"
+	"komainu/policy"
 )
 
 // Proxy is where connections to the control plane go through: an HTTP proxy
@@ -22,17 +22,11 @@ type Proxy struct{ address string }
 
 // ParseProxy reads http://host:port; "" is no proxy. Errors: fault.Invalid.
 func ParseProxy(text string) (Proxy, error) {
-	if text == "" {
-		return Proxy{}, nil
+	address, err := policy.ProxyAddress(text)
+	if err != nil {
+		return Proxy{}, fault.New(fault.Invalid, "%w", err)
 	}
-	u, err := url.Parse(text)
-	switch {
-	case err != nil || u.Scheme != "http" || u.Hostname() == "" || u.Path != "" && u.Path != "/" || u.RawQuery != "" || u.Fragment != "":
-		return Proxy{}, fault.New(fault.Invalid, "the proxy is of the form http://host:port, not %q", text)
-	case u.User != nil:
-		return Proxy{}, fault.New(fault.Invalid, "a proxy with a user name cannot be used: they would stand in a file and in the health report; let the proxy know this host by its address")
-	}
-	return Proxy{net.JoinHostPort(u.Hostname(), cmp.Or(u.Port(), "80"))}, nil
+	return Proxy{address}, nil
 }
 
 // proxyLimit bounds what a proxy may answer before it is silent.

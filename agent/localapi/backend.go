@@ -51,8 +51,11 @@ type Settings interface {
 	SetTag(ctx context.Context, tag policy.Tag) error
 	// RemoveTag removes a tag. Errors: as ApplySetting, fault.NotFound.
 	RemoveTag(ctx context.Context, key string) error
-	// SetLogLevel changes how much is logged: one of LogLevels.
+	// SetLogLevel changes how much is logged until the next start: one of
+	// LogLevels.
 	SetLogLevel(ctx context.Context, level string) error
+	// ThreatTypes returns what is done about each threat type.
+	ThreatTypes(ctx context.Context) ([]ThreatType, error)
 }
 
 // Threats reads the protection history.

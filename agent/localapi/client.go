@@ -81,6 +81,11 @@ func (c *Client) SetLogLevel(ctx context.Context, level string) error {
 	return c.send(ctx, http.MethodPut, "/v1/log-level", valueBody{level})
 }
 
+// ThreatTypes returns what is done about each threat type.
+func (c *Client) ThreatTypes(ctx context.Context) ([]ThreatType, error) {
+	return getList[ThreatType](ctx, c, "/v1/threat-types")
+}
+
 // SetTag sets a tag of the device.
 func (c *Client) SetTag(ctx context.Context, tag policy.Tag) error {
 	return c.send(ctx, http.MethodPut, "/v1/tags", tag)

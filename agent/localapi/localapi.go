@@ -31,6 +31,9 @@ const DefaultSocket = "/run/komainu/agent.sock"
 // Group is the name of the group whose members may do what root may.
 const Group = "komainu"
 
+// GroupIDs is the key of the tag that `edr group-ids` sets.
+const GroupIDs = "GROUP_IDS"
+
 // Version says which agent answers.
 type Version struct {
 	Agent string `json:"agent"` // of the agent's binary
@@ -74,6 +77,14 @@ type Threat struct {
 type AllowedThreat struct {
 	Name   string        `json:"name"`
 	Origin policy.Origin `json:"origin"`
+}
+
+// ThreatType is what is done about a kind of find that is less than malware.
+type ThreatType struct {
+	Type   policy.ThreatType   `json:"type"`
+	Action policy.ThreatAction `json:"action"`
+	Origin policy.Origin       `json:"origin"`
+	Engine bool                `json:"engine"` // whether this version looks for it
 }
 
 // QuarantineObject is a file in quarantine. ID is the id of the threat.

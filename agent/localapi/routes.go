@@ -39,6 +39,7 @@ func (s *Server) routes() []route {
 		{"PUT /v1/log-level", admins, s.putLogLevel},
 		{"PUT /v1/tags", admins, s.putTag},
 		{"DELETE /v1/tags", admins, s.deleteTag},
+		{"GET /v1/threat-types", everybody, s.listThreatTypes},
 		{"GET /v1/threats", everybody, s.listThreats},
 		{"GET /v1/threats/{id}", admins, s.getThreat},
 		{"GET /v1/allowed-threats", admins, s.listAllowed},
@@ -115,6 +116,13 @@ func (s *Server) putLogLevel(c *call) error {
 		return absent("settings")
 	}
 	return c.done(s.cfg.Backend.Settings.SetLogLevel(c.r.Context(), body.Value))
+}
+
+func (s *Server) listThreatTypes(c *call) error {
+	if s.cfg.Backend.Settings == nil {
+		return absent("settings")
+	}
+	return answerList[ThreatType](c)(s.cfg.Backend.Settings.ThreatTypes(c.r.Context()))
 }
 
 func (s *Server) putTag(c *call) error {

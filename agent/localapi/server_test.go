@@ -83,7 +83,7 @@ func kindOf(t *testing.T, w *httptest.ResponseRecorder) fault.Kind {
 // TestWhoMayWhat holds the list of what everybody may read against the table
 // of routes: a new route needs root unless it is added here too.
 func TestWhoMayWhat(t *testing.T) {
-	open := map[string]bool{"GET /v1/version": true, "GET /v1/health": true, "GET /v1/threats": true, "GET /v1/connectivity": true, "GET /v1/tests": true}
+	open := map[string]bool{"GET /v1/version": true, "GET /v1/health": true, "GET /v1/threats": true, "GET /v1/connectivity": true, "GET /v1/tests": true, "GET /v1/threat-types": true}
 	s := newServer(t, Backend{})
 	for _, r := range s.routes() {
 		method, path, _ := strings.Cut(r.pattern, " ")

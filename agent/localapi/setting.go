@@ -3,6 +3,7 @@ package localapi
 import (
 	"slices"
 	"strconv"
+	"strings"
 
 	"komainu/fault"
 	"komainu/policy"
@@ -20,12 +21,29 @@ const (
 	OnDemandScanThreads Setting = "maximum-on-demand-scan-threads"
 	FileHashComputation Setting = "enable-file-hash-computation"
 	EBPFSupplementary   Setting = "ebpf-supplementary-event-provider"
+	ScanAfterUpdate     Setting = "scan-after-definition-update"
 )
 
-// AllSettings names every setting, in the order that help shows.
+// Settings that other commands than `config` change.
+const (
+	LogLevel        Setting = "log-level" // that lasts, unlike Settings.SetLogLevel
+	ProxyAddress    Setting = "proxy"     // http://host:port, "" for none
+	ArchiveBombs    Setting = "threat-policy-archive-bomb"
+	UnwantedProgram Setting = "threat-policy-potentially-unwanted-application"
+)
+
+// ThreatPolicy returns the setting of what is done about a threat type.
+func ThreatPolicy(t policy.ThreatType) Setting {
+	if t == policy.PUA {
+		return UnwantedProgram
+	}
+	return ArchiveBombs
+}
+
+// AllSettings names every setting of `config`, in the order that help shows.
 var AllSettings = []Setting{
 	RealTimeProtection, PassiveMode, BehaviorMonitoring, ScanArchives,
-	OnDemandScanThreads, FileHashComputation, EBPFSupplementary,
+	OnDemandScanThreads, FileHashComputation, EBPFSupplementary, ScanAfterUpdate,
 }
 
 // Key returns the JSON name of the setting in policy.Settings: what
@@ -44,6 +62,16 @@ func (s Setting) Key() string {
 		return "enableFileHashComputation"
 	case EBPFSupplementary:
 		return "ebpfSupplementary"
+	case ScanAfterUpdate:
+		return "scanAfterDefinitionUpdate"
+	case LogLevel:
+		return "logLevel"
+	case ProxyAddress:
+		return "proxy"
+	case ArchiveBombs:
+		return "threatTypeSettings." + string(policy.ArchiveBomb)
+	case UnwantedProgram:
+		return "threatTypeSettings." + string(policy.PUA)
 	}
 	return ""
 }
@@ -69,17 +97,32 @@ func (s Setting) Check(value string) error {
 // other off; passive mode off means real-time protection, as it does for
 // those who type it; and switching off what is not on changes nothing.
 func (s Setting) Patch(now policy.Effective, value string) (policy.Settings, error) {
-	if s.Key() == "" || !slices.Contains(AllSettings, s) {
+	if s.Key() == "" {
 		return policy.Settings{}, fault.New(fault.Invalid, "there is no setting %q", string(s))
 	}
 	var p policy.Settings
-	if s == OnDemandScanThreads {
+	switch s {
+	case OnDemandScanThreads:
 		n, err := strconv.Atoi(value)
 		if err != nil || n < 1 || n > 64 {
 			return p, fault.New(fault.Invalid, "the value of %s is a number from 1 to 64, not %q", s, value)
 		}
 		p.OnDemandScanThreads = &n
 		return p, nil
+	case LogLevel:
+		if !slices.Contains(LogLevels, value) {
+			return p, fault.New(fault.Invalid, "the log level is one of %s, not %q", strings.Join(LogLevels, ", "), value)
+		}
+		p.LogLevel = &value
+		return p, nil
+	case ProxyAddress:
+		if _, err := policy.ProxyAddress(value); err != nil {
+			return p, fault.New(fault.Invalid, "%w", err)
+		}
+		p.Proxy = &value
+		return p, nil
+	case ArchiveBombs, UnwantedProgram:
+		return s.threatPolicy(policy.ThreatAction(value))
 	}
 	if value != "enabled" && value != "disabled" {
 		return p, fault.New(fault.Invalid, "the value of %s is enabled or disabled, not %q", s, value)
@@ -98,9 +141,24 @@ func (s Setting) Patch(now policy.Effective, value string) (policy.Settings, err
 		p.FileHashComputation = &on
 	case EBPFSupplementary:
 		p.SupplementaryProvider = &on
+	case ScanAfterUpdate:
+		p.ScanAfterUpdate = &on
 	}
 	return p, nil
 }
+
+func (s Setting) threatPolicy(a policy.ThreatAction) (policy.Settings, error) {
+	switch {
+	case !slices.Contains(ThreatActions, string(a)):
+		return policy.Settings{}, fault.New(fault.Invalid, "the action is one of %s, not %q", strings.Join(ThreatActions, ", "), string(a))
+	case s == UnwantedProgram:
+		return policy.Settings{}, fault.New(fault.Unsupported, "nothing was changed: this version does not look for potentially unwanted applications")
+	}
+	return policy.Settings{ThreatTypes: map[policy.ThreatType]policy.ThreatAction{policy.ArchiveBomb: a}}, nil
+}
+
+// ThreatActions are what can be done about a threat type.
+var ThreatActions = []string{string(policy.ActionBlock), string(policy.ActionAudit), string(policy.ActionOff)}
 
 // level returns the enforcement level after the level self is switched on or
 // off: other is what comes in its place, and only if self was in effect.

@@ -1,7 +1,10 @@
 package localapi_test
 
 import (
+	"cmp"
 	"encoding/json"
+	"maps"
+	"slices"
 	"testing"
 
 	"komainu/agent/localapi"
@@ -29,6 +32,10 @@ func TestPatch(t *testing.T) {
 	f(localapi.OnDemandScanThreads, "64", policy.RealTime, `{"maximumOnDemandScanThreads":64}`)
 	f(localapi.FileHashComputation, "enabled", policy.RealTime, `{"enableFileHashComputation":true}`)
 	f(localapi.EBPFSupplementary, "disabled", policy.RealTime, `{"ebpfSupplementary":false}`)
+	f(localapi.ScanAfterUpdate, "enabled", policy.RealTime, `{"scanAfterDefinitionUpdate":true}`)
+	f(localapi.LogLevel, "debug", policy.RealTime, `{"logLevel":"debug"}`)
+	f(localapi.ProxyAddress, "http://proxy:3128", policy.RealTime, `{"proxy":"http://proxy:3128"}`)
+	f(localapi.ThreatPolicy(policy.ArchiveBomb), "block", policy.RealTime, `{"threatTypeSettings":{"archive_bomb":"block"}}`)
 }
 
 func TestCheck(t *testing.T) {
@@ -38,6 +45,7 @@ func TestCheck(t *testing.T) {
 	}{
 		{"no-such", "enabled"}, {localapi.ScanArchives, "on"}, {localapi.ScanArchives, ""},
 		{localapi.OnDemandScanThreads, "0"}, {localapi.OnDemandScanThreads, "65"}, {localapi.OnDemandScanThreads, "two"},
+		{localapi.LogLevel, "loud"}, {localapi.ProxyAddress, "proxy:3128"}, {localapi.ProxyAddress, "http://u:p@proxy:3128"}, {localapi.ArchiveBombs, "delete"},
 	} {
 		if err := c.name.Check(c.value); !fault.Is(err, fault.Invalid) {
 			t.Errorf("%s %q: %v", c.name, c.value, err)
@@ -48,11 +56,11 @@ func TestCheck(t *testing.T) {
 // TestKeys holds each setting against what it changes: the origin of a
 // setting is looked up by its key.
 func TestKeys(t *testing.T) {
-	for _, s := range localapi.AllSettings {
-		value := "enabled"
-		if s == localapi.OnDemandScanThreads {
-			value = "4"
-		}
+	values := map[localapi.Setting]string{
+		localapi.OnDemandScanThreads: "4", localapi.LogLevel: "debug", localapi.ProxyAddress: "http://proxy:3128", localapi.ArchiveBombs: "block",
+	}
+	for _, s := range append(slices.Collect(maps.Keys(values)), localapi.AllSettings...) {
+		value := cmp.Or(values[s], "enabled")
 		p, err := s.Patch(policy.Effective{}, value)
 		if err != nil {
 			t.Fatal(err)

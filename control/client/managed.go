@@ -40,6 +40,7 @@ type managedKey struct {
 var managedKeys = map[string]managedKey{
 	"antivirusEngine.enforcementLevel":           {policy.SectionAntivirus, "enforcementLevel", plain[string]},
 	"antivirusEngine.behaviorMonitoring":         {policy.SectionAntivirus, "behaviorMonitoring", enabled},
+	"antivirusEngine.scanAfterDefinitionUpdate":  {policy.SectionAntivirus, "scanAfterDefinitionUpdate", plain[bool]},
 	"antivirusEngine.scanArchives":               {policy.SectionAntivirus, "scanArchives", plain[bool]},
 	"antivirusEngine.maximumOnDemandScanThreads": {policy.SectionAntivirus, "maximumOnDemandScanThreads", plain[int]},
 	"antivirusEngine.enableFileHashComputation":  {policy.SectionAntivirus, "enableFileHashComputation", plain[bool]},
@@ -62,7 +63,7 @@ var managedKeys = map[string]managedKey{
 var managedSections = []string{"antivirusEngine", "cloudService", "features", "networkProtection", "edr", "exclusionSettings"}
 
 // knownKeys are the keys of those sections that are documented.
-var knownKeys = strings.Fields(`antivirusEngine.scanAfterDefinitionUpdate antivirusEngine.nonExecMountPolicy antivirusEngine.threatTypeSettingsMergePolicy
+var knownKeys = strings.Fields(`antivirusEngine.nonExecMountPolicy antivirusEngine.threatTypeSettingsMergePolicy
 	antivirusEngine.scanFileModifyPermissions antivirusEngine.scanFileModifyOwnership antivirusEngine.scanNetworkSocketEvent antivirusEngine.offlineDefinitionUpdate
 	antivirusEngine.offlineDefinitionUpdateUrl antivirusEngine.offlineDefinitionUpdateFallbackToCloud cloudService.enabled cloudService.diagnosticLevel
 	cloudService.cloudBlockLevel cloudService.automaticSampleSubmissionConsent cloudService.automaticDefinitionUpdateEnabled cloudService.definitionUpdatesInterval
