@@ -25,10 +25,14 @@ var (
 	}
 )
 
-// dropPrivileges leaves a role with what it needs. Where the host does not
-// allow it the role goes on: to protect less would be worse.
+// dropPrivileges leaves a role with what it needs, and without the system
+// calls that no role makes. Where the host does not allow it the role goes on:
+// to protect less would be worse.
 func dropPrivileges(log *slog.Logger, needs []uintptr) {
 	if err := privilege.Keep(needs...); err != nil {
 		log.Debug("not every capability that is not needed could be dropped", "error", err)
+	}
+	if err := privilege.Forbid(); err != nil {
+		log.Warn("system calls that are not needed could not be given up", "error", err)
 	}
 }

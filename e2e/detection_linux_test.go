@@ -191,6 +191,14 @@ func (s *stack) leastPrivilege() {
 		if fields["NoNewPrivs"] != "1" {
 			s.t.Errorf("%s may gain privileges", role)
 		}
+		threads, err := filepath.Glob(filepath.Join("/proc", p.Name(), "task/*/status"))
+		s.must(err)
+		for _, thread := range threads {
+			// One that has ended meanwhile says nothing.
+			if text, err := os.ReadFile(thread); err == nil && !strings.Contains(string(text), "Seccomp:\t2") {
+				s.t.Errorf("a thread of %s may make every system call", role)
+			}
+		}
 		for _, set := range []string{"CapEff", "CapPrm", "CapBnd", "CapInh"} {
 			caps, err := strconv.ParseUint(fields[set], 16, 64)
 			s.must(err)

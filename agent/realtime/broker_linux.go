@@ -82,6 +82,7 @@ func RunBroker(ctx context.Context, log *slog.Logger) error {
 	harden(log, oomNever)
 	lockMemory(log)
 	hurry(log)
+	confine(log)
 	b := &broker{log: newAside(log), mem: mem, group: groupFD, sock: sockFD, in: newReceiver(sockFD, false), ignore: newIgnorer(groupFD, exeFD), pid: int32(os.Getpid())}
 	defer b.log.close()
 	// An answer to the broker before this one must not fit an event of this one.

@@ -1,10 +1,13 @@
 package realtime
 
 import (
+	"log/slog"
 	"os"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"komainu/internal/privilege"
 )
 
 // IgnoreAges is how many ways there are to leave a mark in the kernel.
@@ -75,3 +78,23 @@ func (g *IgnoreGroup) Age() int { return g.ignore.age }
 
 // Close closes the group.
 func (g *IgnoreGroup) Close() error { return g.group.Close() }
+
+// Restrict puts restrictions of the broker on this process: "landlock",
+// "seccomp", "both" or none.
+func Restrict(how string) error {
+	if how == "" {
+		return nil
+	}
+	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
+		return err
+	}
+	switch how {
+	case "landlock":
+		return restrictFiles()
+	case "seccomp":
+		return privilege.AllowOnly(brokerCalls...)
+	default:
+		confine(slog.New(slog.NewTextHandler(os.Stderr, nil)))
+		return nil
+	}
+}

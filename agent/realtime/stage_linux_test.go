@@ -65,6 +65,8 @@ func TestMain(m *testing.M) {
 		err = runWorker(ctx)
 	case "opener":
 		err = runOpener(os.Args[1:])
+	case "tempted":
+		err = runTempted(os.Args[1], os.Args[2])
 	default:
 		err = fmt.Errorf("no role %q", role)
 	}

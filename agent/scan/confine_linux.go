@@ -8,12 +8,12 @@ import (
 	"syscall"
 	"unsafe"
 
-	"github.com/elastic/go-seccomp-bpf"
-	"github.com/elastic/go-seccomp-bpf/arch"
 	"github.com/landlock-lsm/go-landlock/landlock"
 	llsys "github.com/landlock-lsm/go-landlock/landlock/syscall"
 	"golang.org/x/sys/unix"
 	"kernel.org/pub/linux/libs/security/libcap/psx"
+
+	"komainu/internal/privilege"
 )
 
 // niceVariable carries Config.Nice to the child.
@@ -164,54 +164,11 @@ func restrictFiles(c *Confinement) error {
 	return nil
 }
 
-// allowed are the system calls that the Go runtime makes once it runs, and
-// those that reading a descriptor and answering take. What is not here fails
-// with EPERM and does not kill: the runtime of a new Go version may try a
-// call that it can do without, and a scanner that dies of it would protect
-// nobody. Whether the dangerous ones fail is tried at every start.
-var allowed = []string{
-	// files and socket, by descriptor only
-	"read", "pread64", "write", "recvmsg", "sendmsg", "close", "fstat", "fcntl",
-	// poller
-	"epoll_ctl", "epoll_pwait", "epoll_wait", "eventfd2",
-	// memory; mmap is below
-	"munmap", "madvise", "brk",
-	// threads and time; clone and tgkill are below
-	"futex", "sched_yield", "sched_getaffinity", "nanosleep", "clock_nanosleep", "clock_gettime", "restart_syscall",
-	"set_robust_list", "rseq", "getpid", "gettid", "exit", "exit_group", "getrandom",
-	// signals to itself: the scheduler's preemption
-	"rt_sigaction", "rt_sigprocmask", "rt_sigreturn", "sigaltstack",
-}
-
+// filterCalls leaves what the Go runtime needs, which is enough to read a
+// descriptor and to answer. Whether the dangerous calls fail is tried at every
+// start.
 func filterCalls(c *Confinement) error {
-	info, err := arch.GetInfo("")
-	if err != nil {
-		return err
-	}
-	var names []string
-	for _, n := range allowed {
-		if _, ok := info.SyscallNames[n]; ok { // an architecture need not have them all
-			names = append(names, n)
-		}
-	}
-	err = seccomp.LoadFilter(seccomp.Filter{
-		Flag: seccomp.FilterFlagTSync,
-		Policy: seccomp.Policy{
-			DefaultAction: seccomp.ActionErrno,
-			Syscalls: []seccomp.SyscallGroup{
-				{Action: seccomp.ActionAllow, Names: names},
-				// libc makes threads with clone3, whose flags a filter cannot
-				// see, and with clone where there is no clone3.
-				{Action: seccomp.ActionErrno | seccomp.Action(unix.ENOSYS), Names: []string{"clone3"}},
-				{Action: seccomp.ActionAllow, NamesWithCondtions: []seccomp.NameWithConditions{
-					{Name: "mmap", Conditions: seccomp.ArgumentConditions{{Argument: 2, Operation: seccomp.BitsNotSet, Value: unix.PROT_EXEC}}},
-					{Name: "clone", Conditions: seccomp.ArgumentConditions{{Argument: 0, Operation: seccomp.BitsSet, Value: unix.CLONE_THREAD}}},
-					{Name: "mprotect", Conditions: seccomp.ArgumentConditions{{Argument: 2, Operation: seccomp.BitsNotSet, Value: unix.PROT_EXEC}}},
-					{Name: "tgkill", Conditions: seccomp.ArgumentConditions{{Argument: 0, Operation: seccomp.Equal, Value: uint64(os.Getpid())}}},
-				}},
-			},
-		},
-	})
+	err := privilege.AllowOnly()
 	c.Seccomp = err == nil
 	return err
 }
