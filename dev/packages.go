@@ -56,9 +56,15 @@ var parcels = []parcel{
 // completions are shells and where they look for what a command completes.
 var completions = []struct{ shell, to string }{
 	{"bash", "/usr/share/bash-completion/completions/%s"},
-	{"zsh", "/usr/share/zsh/vendor-completions/_%s"},
+	{"zsh", debianZsh + "_%s"},
 	{"fish", "/usr/share/fish/vendor_completions.d/%s.fish"},
 }
+
+// Where zsh looks depends on the distribution.
+const (
+	debianZsh = "/usr/share/zsh/vendor-completions/"
+	otherZsh  = "/usr/share/zsh/site-functions/"
+)
 
 // packing is one run of the command packages.
 type packing struct {
@@ -251,6 +257,7 @@ func (p *packing) contents(stage string) (string, error) {
 		Src  string `json:"src"`
 		Dst  string `json:"dst"`
 		Type string `json:"type,omitempty"`
+		Only string `json:"packager,omitempty"`
 		Info info   `json:"file_info"`
 	}
 	var list []entry
@@ -264,6 +271,10 @@ func (p *packing) contents(stage string) (string, error) {
 			e.Info.Mode = 0o755
 		case strings.HasPrefix(e.Dst, "/etc/"):
 			e.Type = "config|noreplace"
+		case strings.HasPrefix(e.Dst, debianZsh):
+			other := e
+			other.Dst, other.Only, e.Only = strings.Replace(e.Dst, debianZsh, otherZsh, 1), "rpm", "deb"
+			list = append(list, other)
 		}
 		list = append(list, e)
 		return nil

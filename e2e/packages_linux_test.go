@@ -31,14 +31,38 @@ INSERT INTO upgrade_probe SELECT name FROM users;
 `
 
 // build runs the command that makes packages.
-func build(t *testing.T, dir string, args ...string) {
+func build(t *testing.T, dir, formats string, args ...string) {
 	t.Helper()
-	cmd := exec.CommandContext(t.Context(), "go", append([]string{"run", "./dev", "packages", "-o", dir, "-formats", "deb", "-arch", "amd64"}, args...)...)
+	cmd := exec.CommandContext(t.Context(), "go", append([]string{"run", "./dev", "packages", "-o", dir, "-formats", formats, "-arch", "amd64"}, args...)...)
 	cmd.Dir = ".."
 	cmd.Env = append(os.Environ(), "SOURCE_DATE_EPOCH=1767225600")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("%q: %v\n%s", cmd.Args, err, out)
 	}
+}
+
+// inspect has rpm read a package, install its files into an empty folder, and
+// compare them with what it says of them.
+func inspect(t *testing.T, dir, name string, want map[string]string) {
+	t.Helper()
+	need.Program(t, "rpm")
+	file := filepath.Join(dir, name+"-"+thisVersion+"-1.x86_64.rpm")
+	rpm := func(args ...string) string {
+		t.Helper()
+		out, err := exec.CommandContext(t.Context(), "rpm", args...).CombinedOutput()
+		if err != nil {
+			t.Fatalf("rpm %q: %v\n%s", args, err, out)
+		}
+		return string(out)
+	}
+	for option, text := range want {
+		if got := rpm("--query", option, "--package", file); !strings.Contains(got, text) {
+			t.Errorf("rpm %s of %s lacks %q:\n%s", option, name, text, got)
+		}
+	}
+	root := t.TempDir()
+	rpm("--root", root, "--install", "--nodeps", "--noscripts", "--nosignature", file)
+	rpm("--root", root, "--verify", "--nodeps", "--noscripts", name)
 }
 
 func onMachine(t *testing.T, prepare func(dir string)) *machine {
@@ -76,8 +100,14 @@ func TestControlPackage(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		build(t, dir, "-only", "komainu-control", "-version", thisVersion)
-		build(t, dir, "-only", "komainu-control", "-version", nextVersion, "-overlay", filepath.Join(dir, "overlay.json"))
+		build(t, dir, "deb,rpm", "-only", "komainu-control", "-version", thisVersion)
+		inspect(t, dir, "komainu-control", map[string]string{
+			"--configfiles": "/etc/komainu/control.yaml\n",
+			"--requires":    "libstdc++.so.6(GLIBCXX_",
+			"--list":        "/usr/bin/komainu-control\n/usr/bin/komainuctl\n/usr/lib/systemd/system/komainu-control.service\n",
+			"--scripts":     "preuninstall scriptlet",
+		})
+		build(t, dir, "deb", "-only", "komainu-control", "-version", nextVersion, "-overlay", filepath.Join(dir, "overlay.json"))
 	})
 	if m == nil {
 		return
@@ -224,18 +254,23 @@ func TestAgentPackage(t *testing.T) {
 	m := onMachine(t, func(dir string) {
 		again := t.TempDir()
 		for _, d := range []string{dir, again} {
-			build(t, d, "-only", "komainu-agent", "-version", thisVersion)
+			build(t, d, "deb,rpm", "-only", "komainu-agent", "-version", thisVersion)
 		}
-		name := "komainu-agent_" + thisVersion + "_amd64.deb"
-		a, err := os.ReadFile(filepath.Join(dir, name))
-		if err != nil {
-			t.Fatal(err)
+		for _, name := range []string{"komainu-agent_" + thisVersion + "_amd64.deb", "komainu-agent-" + thisVersion + "-1.x86_64.rpm"} {
+			a, err := os.ReadFile(filepath.Join(dir, name))
+			if err != nil {
+				t.Fatal(err)
+			}
+			b, err := os.ReadFile(filepath.Join(again, name))
+			if err != nil || !bytes.Equal(a, b) {
+				t.Errorf("two builds of %s from one commit differ (%v)", name, err)
+			}
 		}
-		b, err := os.ReadFile(filepath.Join(again, name))
-		if err != nil || !bytes.Equal(a, b) {
-			t.Errorf("two builds of one commit differ (%v)", err)
-		}
-		build(t, dir, "-only", "komainu-agent", "-version", nextVersion)
+		inspect(t, dir, "komainu-agent", map[string]string{
+			"--list":     "/usr/share/zsh/site-functions/_komainu\n",
+			"--requires": "systemd\n",
+		})
+		build(t, dir, "deb", "-only", "komainu-agent", "-version", nextVersion)
 	})
 	if m == nil {
 		return
