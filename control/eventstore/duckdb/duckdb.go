@@ -173,7 +173,8 @@ func explain(path string, err error) error {
 	}
 }
 
-// migrate makes the schema of an empty file and refuses one that is newer.
+// migrate makes the schema of an empty file, whole or not at all, and refuses
+// one of another format.
 func (st *state) migrate(ctx context.Context, path string) error {
 	var tables int
 	if err := st.db.QueryRowContext(ctx, "SELECT count(*) FROM duckdb_tables()").Scan(&tables); err != nil {
@@ -188,6 +189,9 @@ func (st *state) migrate(ctx context.Context, path string) error {
 	var found int
 	if err := st.db.QueryRowContext(ctx, "SELECT max(format) FROM meta").Scan(&found); err != nil {
 		return fault.New(fault.Invalid, "%s is not an event store: %w", path, err)
+	}
+	if found < format {
+		return fault.New(fault.Unsupported, "the event store %s has format %d, which this version does not know how to bring up to date; run the version that wrote it", path, found)
 	}
 	if found > format {
 		return fault.New(fault.Unsupported, "the event store %s has format %d, written by a newer version; this one knows formats up to %d", path, found, format)

@@ -204,6 +204,18 @@ func TestOpenRefuses(t *testing.T) {
 		edit(t, dir, "UPDATE meta SET format = 99")
 		refused(dir, fault.Unsupported, "newer version")
 	})
+	t.Run("older_schema", func(t *testing.T) {
+		dir := t.TempDir()
+		if err := open(t, dir, eventstoretest.Decode).Close(); err != nil {
+			t.Fatal(err)
+		}
+		edit(t, dir, "UPDATE meta SET format = 0")
+		refused(dir, fault.Unsupported, "does not know how to bring up to date")
+		edit(t, dir, "UPDATE meta SET format = 1") // it was left as it was
+		if err := open(t, dir, eventstoretest.Decode).Close(); err != nil {
+			t.Error(err)
+		}
+	})
 	t.Run("foreign_file", func(t *testing.T) {
 		dir := t.TempDir()
 		edit(t, dir, "CREATE TABLE something (a INTEGER)")

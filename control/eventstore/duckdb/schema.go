@@ -7,8 +7,8 @@ import (
 	"komainu/control/eventstore"
 )
 
-// format numbers the schema. A file with a higher number is refused; a lower
-// one will be migrated here when there is one.
+// format numbers the schema; a file with another number is refused, and left
+// as it is for the version that knows it.
 const format = 1
 
 // Names of the tables.
