@@ -55,6 +55,12 @@ func TestControlIsConfined(t *testing.T) {
 	analyze(t, "security", "--offline=true", "--threshold=20", "--no-pager", unit(t, "komainu-control.service"))
 }
 
+// TestAgentGetsNoMore holds the exposure of the agent, which has to see the
+// whole host, to what it is today.
+func TestAgentGetsNoMore(t *testing.T) {
+	analyze(t, "security", "--offline=true", "--threshold=60", "--no-pager", unit(t, "komainu-agent.service"))
+}
+
 // TestAgentSeesTheHost refuses options that would give the agent a mount
 // namespace of its own, or stop the process that answers for opens.
 func TestAgentSeesTheHost(t *testing.T) {
