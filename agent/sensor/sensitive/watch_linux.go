@@ -35,6 +35,9 @@ const (
 	written = 2 * time.Second
 	// reads are the events of a mark.
 	reads = unix.FAN_OPEN | unix.FAN_ACCESS | unix.FAN_CLOSE_WRITE
+	// pace is how long new names wait while they keep coming: a build makes
+	// thousands of files a second, and each would wake this process.
+	pace = 10 * time.Millisecond
 	// repeat is how long further opens of one file by one process are counted
 	// only.
 	repeat = time.Second
@@ -166,18 +169,29 @@ func (w *Watch) Run(ctx context.Context, opened func(Open), overflow func(times 
 	stop := context.AfterFunc(ctx, w.interrupt)
 	defer stop()
 	buffer := make([]byte, 64<<10)
+	var named time.Time // when new names were last read
 	for ctx.Err() == nil {
 		wait := w.refresh()
-		if due := w.overdue(opened); due >= 0 && (wait < 0 || due < wait) {
-			wait = due
+		sooner := func(ms int) {
+			if ms >= 0 && (wait < 0 || ms < wait) {
+				wait = ms
+			}
 		}
-		fds := []unix.PollFd{{Fd: int32(w.wake), Events: unix.POLLIN}, {Fd: int32(w.files), Events: unix.POLLIN}, {Fd: int32(w.names), Events: unix.POLLIN}}
+		sooner(w.overdue(opened))
+		names := w.names
+		if rest := pace - time.Since(named); rest > 0 {
+			names = -1 // which poll(2) leaves out
+			sooner(int(rest.Milliseconds()) + 1)
+		}
+		fds := []unix.PollFd{{Fd: int32(w.wake), Events: unix.POLLIN}, {Fd: int32(w.files), Events: unix.POLLIN}, {Fd: int32(names), Events: unix.POLLIN}}
 		if _, err := unix.Poll(fds, wait); err != nil && !errors.Is(err, unix.EINTR) {
 			return fmt.Errorf("wait for opens: %w", err)
 		}
 		_, _ = unix.Read(w.wake, buffer[:8]) // empty it; EAGAIN means that it is
-		if err := w.drain(w.names, buffer, w.appeared); err != nil {
-			return err
+		if time.Since(named) >= pace {
+			if err := w.drain(w.names, buffer, func(n notice) { named = time.Now(); w.appeared(n) }); err != nil {
+				return err
+			}
 		}
 		if err := w.drain(w.files, buffer, func(n notice) { w.opened(n, opened) }); err != nil {
 			return err
