@@ -15,9 +15,8 @@ import (
 )
 
 const (
-	agentIdle   = 30 * time.Second // over which idle CPU is measured
+	agentIdle   = 30               // seconds over which idle CPU is measured
 	agentFlood  = 10 * time.Second // of programs and file opens
-	clockTick   = 100              // USER_HZ: what proc_pid_stat(5) counts in
 	floodOpens  = 200              // files that the flood reads over and over
 	floodSpeaks = "recorded peers, MB: LimaCharlie 2, Velociraptor 30-50, Elastic 200-300, ClamAV 1000 and more"
 )
@@ -32,15 +31,9 @@ func benchAgent(ctx context.Context, h *House) error {
 	}
 	defer done()
 	wait(ctx, 5*time.Second) // the start is not idle
-	before, began := cpuOf(s.agent.PID()), time.Now()
-	wait(ctx, agentIdle)
-	pct, parts := 0.0, ""
-	for role, cpu := range cpuOf(s.agent.PID()) {
-		share := 100 * (cpu - before[role]).Seconds() / time.Since(began).Seconds()
-		pct += share
-		parts += fmt.Sprintf(" %s %.2f", role, share)
-	}
-	h.Say("idle CPU in percent of a core, by process:%s", parts)
+	all, quiet := idleAgent(ctx, s)
+	h.Say("all %d seconds: %s", agentIdle, all)
+	h.Say("the %d quietest: %s", agentIdle/4, quiet)
 	idle, err := pssOf(s.agent.PID())
 	if err != nil {
 		return err
@@ -54,7 +47,7 @@ func benchAgent(ctx context.Context, h *House) error {
 		return err
 	}
 	h.Say("the flood: %d programs in %s, files opened all the time; %s", programs, agentFlood, floodSpeaks)
-	h.Say("agent pss_mb=%.1f flood_pss_mb=%.1f cpu_pct=%.2f size_mb=%.1f", idle, most, pct, float64(info.Size())/(1<<20))
+	h.Say("agent pss_mb=%.1f flood_pss_mb=%.1f cpu_pct=%.2f quiet_cpu_pct=%.2f size_mb=%.1f", idle, most, all.percent(), quiet.percent(), float64(info.Size())/(1<<20))
 	return ctx.Err()
 }
 
@@ -133,26 +126,4 @@ func pssOf(pid int) (float64, error) {
 		return 0, fault.New(fault.Unavailable, "the agent has no memory: does it run?")
 	}
 	return float64(sum) / 1024, nil
-}
-
-// cpuOf returns the CPU time of each process of a family, by its role.
-func cpuOf(pid int) map[string]time.Duration {
-	cpu := map[string]time.Duration{}
-	for _, id := range family(pid) {
-		text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", id))
-		if err != nil {
-			continue
-		}
-		command, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", id)) // gone: no name
-		role := strings.Split(string(command), "\x00")[min(1, strings.Count(string(command), "\x00"))]
-		_, rest, _ := strings.Cut(string(text), ") ")
-		fields := strings.Fields(rest)
-		for _, i := range []int{11, 12} { // utime and stime
-			if len(fields) > i {
-				n, _ := strconv.Atoi(fields[i])
-				cpu[role] += time.Duration(n) * time.Second / clockTick
-			}
-		}
-	}
-	return cpu
 }
