@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -68,6 +69,9 @@ func inspect(t *testing.T, dir, name string, want map[string]string) {
 func onMachine(t *testing.T, prepare func(dir string)) *machine {
 	t.Helper()
 	need.Root(t)
+	if runtime.GOARCH != "amd64" {
+		t.Skip("the packages of this test are for amd64")
+	}
 	base := debian(t)
 	if os.Getenv(envStage) == "" {
 		dir := t.TempDir()
