@@ -37,6 +37,7 @@ func commands() []command {
 		{"hostile", "give them what they must not be given: wrong tokens and clocks, odd frames, full disks, newer state", hostile},
 		{"soak", "break them at random for many rounds while an oracle compares; -rounds, -seed", soak},
 		{"packages", "build .deb and .rpm of the control plane and the agent; -o DIR", packages},
+		{"vm", "run resilience, soak or tests under another kernel in QEMU; -kernel 5.10|6.1|6.12", vm},
 		{"gen", "rebuild generated files: protobuf and eBPF objects", gen},
 		{"walkthrough", "do the first-day walk-through with the real binaries and a browser", walkthrough},
 	}

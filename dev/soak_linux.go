@@ -57,7 +57,7 @@ func soak(ctx context.Context, h *House, args []string) error {
 	flags.IntVar(&o.rounds, "rounds", soakRounds, "how many rounds")
 	flags.Uint64Var(&o.seed, "seed", uint64(time.Now().UnixNano()), "the same seed breaks the same things in the same order")
 	flags.StringVar(&o.only, "only", "", "only the fault with this name")
-	flags.BoolVar(&o.clock, "clock", false, "also move the clock of this machine forwards and backwards for moments: only where nobody minds")
+	flags.BoolVar(&o.clock, "clock", false, "also move the clock of this machine forwards and backwards for moments: for dev vm")
 	flags.StringVar(&o.keep, "keep", "", "folder that the logs are copied to in the end")
 	if err := flags.Parse(args); err != nil {
 		return fault.New(fault.Invalid, "%w", err)

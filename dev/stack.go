@@ -63,7 +63,7 @@ func (s *Stack) log(name string) (*os.File, error) {
 }
 
 // startLimit is how long a program may take until it is ready.
-const startLimit = 30 * time.Second
+const startLimit = time.Minute
 
 // StartControl starts the control plane on a port and waits until it is
 // ready.
