@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 
 	"komainu/agent/localapi"
 	"komainu/fault"
@@ -24,7 +25,7 @@ func (l *localSettings) ApplySetting(_ context.Context, name localapi.Setting, v
 	before := l.settings.Now()
 	err := l.settings.Change(func(now policy.Effective, local *policy.Settings) error {
 		if now.Managed(name.Key()) {
-			return managed(string(name))
+			return managed(now, name.Key(), string(name))
 		}
 		patch, err := name.Patch(now, value)
 		if err != nil {
@@ -84,8 +85,27 @@ func set[T any](dst **T, value *T) {
 	}
 }
 
-func managed(what string) error {
-	return fault.New(fault.Managed, "%s is managed by policy; change it in the portal", what)
+// managed refuses a change of what policy decides, and says who decides. key
+// is the JSON name of the setting.
+func managed(now policy.Effective, key, what string) error {
+	key, _, _ = strings.Cut(key, ".")
+	sources := now.Sources[key]
+	var names []string
+	for _, s := range sources {
+		if s.Kind == policy.SourcePolicy {
+			names = append(names, fmt.Sprintf("%q", s.Name))
+		}
+	}
+	switch {
+	case len(names) == 1:
+		return fault.New(fault.Managed, "%s is managed by the policy %s; change it in the portal", what, names[0])
+	case len(names) > 1:
+		return fault.New(fault.Managed, "%s is managed by the policies %s; change them in the portal", what, strings.Join(names, ", "))
+	case len(sources) > 0:
+		return fault.New(fault.Managed, "%s is managed by the plan of this environment; change it in the portal", what)
+	default:
+		return fault.New(fault.Managed, "%s is managed by policy; change it in the portal", what)
+	}
 }
 
 // SetTag implements localapi.Settings.
@@ -113,7 +133,7 @@ func (l *localSettings) RemoveTag(_ context.Context, key string) error {
 func (l *localSettings) changeTags(edit func([]policy.Tag) ([]policy.Tag, error)) error {
 	return l.settings.Change(func(now policy.Effective, local *policy.Settings) error {
 		if now.Managed("tags") {
-			return managed("the list of tags")
+			return managed(now, "tags", "the list of tags")
 		}
 		tags, err := edit(slices.Clone(local.Tags))
 		if err != nil {
@@ -127,8 +147,8 @@ func (l *localSettings) changeTags(edit func([]policy.Tag) ([]policy.Tag, error)
 // SetLogLevel implements localapi.Settings. The level holds until the agent
 // starts again.
 func (l *localSettings) SetLogLevel(_ context.Context, level string) error {
-	if l.settings.Now().Managed("logLevel") {
-		return managed("the log level")
+	if now := l.settings.Now(); now.Managed("logLevel") {
+		return managed(now, "logLevel", "the log level")
 	}
 	return l.logLevel(level)
 }
@@ -142,23 +162,39 @@ func (l *localSettings) ThreatTypes(context.Context) ([]localapi.ThreatType, err
 
 // Exclusions implements localapi.Exclusions.
 func (l *localSettings) Exclusions(context.Context) ([]localapi.Exclusion, error) {
-	local := l.settings.Local().Exclusions
+	managed := l.settings.Managed().Exclusions
 	var list []localapi.Exclusion
-	for _, x := range l.settings.Now().Exclusions {
-		origin := policy.FromPolicy
-		if slices.Contains(local, x) {
-			origin = policy.FromLocal
-		}
-		list = append(list, localapi.Exclusion{Exclusion: x, Origin: origin})
+	for _, x := range distinct(l.settings.Now().Exclusions) {
+		list = append(list, localapi.Exclusion{Exclusion: x, Origin: originOf(managed, x)})
 	}
 	return list, nil
+}
+
+// originOf says who put an item into a list to which both can add: what both
+// have put there stays when the device takes its own away.
+func originOf[T comparable](managed []T, item T) policy.Origin {
+	if slices.Contains(managed, item) {
+		return policy.FromPolicy
+	}
+	return policy.FromLocal
+}
+
+// distinct returns each item once.
+func distinct[T comparable](list []T) []T {
+	var once []T
+	for _, item := range list {
+		if !slices.Contains(once, item) {
+			once = append(once, item)
+		}
+	}
+	return once
 }
 
 // AddExclusion implements localapi.Exclusions.
 func (l *localSettings) AddExclusion(_ context.Context, x policy.Exclusion) error {
 	return l.settings.Change(func(now policy.Effective, local *policy.Settings) error {
 		if now.ExclusionsAdminOnly {
-			return managed("the list of exclusions")
+			return managed(now, "exclusionsAdminOnly", "the list of exclusions")
 		}
 		if !slices.Contains(local.Exclusions, x) {
 			local.Exclusions = append(slices.Clone(local.Exclusions), x)
@@ -176,7 +212,7 @@ func (l *localSettings) RemoveExclusion(_ context.Context, x policy.Exclusion) e
 			local.Exclusions = slices.Delete(slices.Clone(local.Exclusions), i, i+1)
 			return nil
 		case slices.Contains(now.Exclusions, x):
-			return managed("this exclusion")
+			return managed(now, "exclusions", "this exclusion")
 		default:
 			return fault.New(fault.NotFound, "there is no %s exclusion %q in the scope %s", x.Type, x.Value, x.Scope)
 		}
@@ -185,14 +221,10 @@ func (l *localSettings) RemoveExclusion(_ context.Context, x policy.Exclusion) e
 
 // AllowedThreats implements localapi.Allowed.
 func (l *localSettings) AllowedThreats(context.Context) ([]localapi.AllowedThreat, error) {
-	local := l.settings.Local().AllowedThreats
+	managed := l.settings.Managed().AllowedThreats
 	var list []localapi.AllowedThreat
-	for _, name := range l.settings.Now().AllowedThreats {
-		origin := policy.FromPolicy
-		if slices.Contains(local, name) {
-			origin = policy.FromLocal
-		}
-		list = append(list, localapi.AllowedThreat{Name: name, Origin: origin})
+	for _, name := range distinct(l.settings.Now().AllowedThreats) {
+		list = append(list, localapi.AllowedThreat{Name: name, Origin: originOf(managed, name)})
 	}
 	return list, nil
 }
@@ -219,7 +251,7 @@ func (l *localSettings) DisallowThreat(_ context.Context, name string) error {
 			local.AllowedThreats = slices.Delete(slices.Clone(local.AllowedThreats), i, i+1)
 			return nil
 		case slices.Contains(now.AllowedThreats, name):
-			return managed("this allowed threat")
+			return managed(now, "allowedThreats", "this allowed threat")
 		default:
 			return fault.New(fault.NotFound, "%q is not an allowed threat", name)
 		}

@@ -70,5 +70,5 @@ func mayDo(e policy.Effective, action string) error {
 	if e.MayDo(action) {
 		return nil
 	}
-	return managed(fmt.Sprintf("whether people on this device may %s threats", action))
+	return managed(e, "disallowedThreatActions", fmt.Sprintf("whether people on this device may %s threats", action))
 }

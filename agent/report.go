@@ -66,7 +66,7 @@ func (h *healthKeeper) run(ctx context.Context) error {
 func (h *healthKeeper) changed() {
 	r := h.report()
 	var b strings.Builder
-	fmt.Fprint(&b, r.Healthy, r.Licensed, r.RealTimeEnabled, r.RealTimeScope, r.PassiveMode, r.SupplementaryEvents, r.EDRDeviceTags, r.Managed, r.Issues)
+	fmt.Fprint(&b, r.Healthy, r.Licensed, r.RealTimeEnabled, r.RealTimeScope, r.PassiveMode, r.SupplementaryEvents, r.EDRDeviceTags, r.Managed, r.Settings, r.Issues)
 	for _, c := range r.Conditions {
 		fmt.Fprint(&b, c.Part, c.State, c.Reason)
 	}
@@ -97,7 +97,7 @@ func (h *healthKeeper) report() health.Report {
 		RealTimeAvailable: w.realtime != nil, RealTimeSubsystem: "unavailable", SupplementaryEvents: string(sensor.Unavailable),
 		AutomaticDefinitions: false, DefinitionsUpdated: defs.Updated().UTC().Format(time.RFC3339), DefinitionsMinutes: int64(time.Since(defs.Updated()).Minutes()),
 		DefinitionsVersion: defs.Version(), DefinitionsStatus: "up_to_date", EDRClientVersion: Version, EDRConfiguration: fmt.Sprint(now.Version),
-		EDRDeviceTags: []health.Tag{}, EDRMachineID: string(w.deviceID()), Conflicting: []string{}, Proxy: now.Proxy, Issues: []string{}, Managed: managedFields(now), Time: time.Now().UTC(),
+		EDRDeviceTags: []health.Tag{}, EDRMachineID: string(w.deviceID()), Conflicting: []string{}, Proxy: now.Proxy, Issues: []string{}, Managed: managedFields(now), Settings: settingsOf(now, w.settings.Local()), Time: time.Now().UTC(),
 	}
 	if id := w.device.Load(); id != nil {
 		r.OrgID = id.Organization
@@ -136,7 +136,9 @@ func managedFields(e policy.Effective) []string {
 		"enforcementLevel":   {"passive_mode_enabled", "real_time_protection_enabled"},
 		"filesystems":        {"real_time_protection_scope"},
 		"behaviorMonitoring": {"behavior_monitoring"},
-		"tags":               {"edr_device_tags"},
+		"tags":               {"edr_device_tags", "edr_group_ids"},
+		"logLevel":           {"log_level"},
+		"ebpfSupplementary":  {"supplementary_events_subsystem"},
 	} {
 		if e.Managed(setting) {
 			fields = append(fields, names...)

@@ -110,6 +110,16 @@ func (s *settings) Local() policy.Settings {
 	return s.local
 }
 
+// Managed returns what policy decides.
+func (s *settings) Managed() policy.Settings {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.doc == nil {
+		return policy.Settings{}
+	}
+	return s.doc.Managed
+}
+
 // Enrolled forgets the policy of a former environment and takes the key of
 // the new one.
 func (s *settings) Enrolled(key ed25519.PublicKey) error {

@@ -15,6 +15,7 @@ import (
 	"komainu/event"
 	"komainu/fault"
 	"komainu/health"
+	"komainu/policy"
 	"komainu/wire"
 )
 
@@ -47,7 +48,9 @@ func gatewayConfig(ids *enrol.Authority, rules *policies.Policies, devices *devi
 			}
 			return devices.PolicyConfirmed(ctx, id, p.Version, p.Error)
 		},
-		Policy: rules.Signed,
+		Policy: func(ctx context.Context, id event.DeviceID, protocol int) (policy.Signed, error) {
+			return rules.Signed(ctx, id, protocol >= wire.SourcesProtocol)
+		},
 		TestRun: func(ctx context.Context, id event.DeviceID, m *wire.TestRun) (*wire.TestStages, error) {
 			organization, _, err := devices.Place(id)
 			if err != nil {

@@ -3,6 +3,7 @@
 package health
 
 import (
+	"encoding/json"
 	"reflect"
 	"slices"
 	"strings"
@@ -125,12 +126,36 @@ type Report struct {
 	Conflicting          []string `json:"conflicting_applications"`
 	Proxy                string   `json:"proxy"` // shown where there is one
 
+	// Settings says who set each setting that is not at its default. Names are
+	// those of policies.
+	Settings []Setting `json:"settings,omitempty"`
+
 	// Managed names the fields above whose value policy decides.
 	Managed []string `json:"managed"`
 	// Conditions is the state of every part; `--details` prints it.
 	Conditions []Condition `json:"conditions"`
 	Time       time.Time   `json:"time"`
 }
+
+// Setting says who set a setting of the device.
+type Setting struct {
+	Name   string        `json:"name"`
+	Origin SettingOrigin `json:"origin"`       // of the value in effect
+	By     string        `json:"by,omitempty"` // name of the policy
+	// Local is what was set on the device, in effect or not; none when nothing
+	// was, or when it is too large to report.
+	Local json.RawMessage `json:"local,omitempty"`
+}
+
+// SettingOrigin is who set a value.
+type SettingOrigin string
+
+// The origins.
+const (
+	ByPolicy SettingOrigin = "policy"
+	ByPlan   SettingOrigin = "plan"
+	ByDevice SettingOrigin = "device"
+)
 
 // Field is one line of `komainu health`.
 type Field struct {
@@ -146,7 +171,7 @@ func (r *Report) Fields() []Field {
 	var fields []Field
 	for i := range t.NumField() {
 		name, _, _ := strings.Cut(t.Field(i).Tag.Get("json"), ",")
-		if name == "managed" || name == "conditions" || name == "time" {
+		if name == "settings" || name == "managed" || name == "conditions" || name == "time" {
 			continue
 		}
 		fields = append(fields, Field{Name: name, Value: v.Field(i).Interface(), Managed: slices.Contains(r.Managed, name)})

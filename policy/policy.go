@@ -45,7 +45,25 @@ type Document struct {
 	Licensed bool `json:"licensed"` // false: protection and telemetry stop, nothing is deleted
 
 	Managed Settings `json:"managed"`
+	// Sources says, by the JSON name of a managed setting, who set it: what
+	// people on the device are told who want to change it.
+	Sources map[string][]Source `json:"sources,omitempty"`
 }
+
+// Source is who set a managed setting.
+type Source struct {
+	Kind string `json:"kind"` // SourcePolicy, SourcePlan
+	Name string `json:"name,omitempty"`
+}
+
+// The kinds of sources.
+const (
+	SourcePolicy = "policy"
+	SourcePlan   = "plan"
+)
+
+// MaxSources bounds the sources that a document names of one setting.
+const MaxSources = 8
 
 // Level is how far the antivirus goes.
 type Level string
@@ -215,6 +233,8 @@ type Effective struct {
 
 	// Origins holds, by the JSON name of a setting, where its value came from.
 	Origins map[string]Origin
+	// Sources holds, by the same names, who set what policy decides.
+	Sources map[string][]Source
 }
 
 // Managed reports whether policy decides the setting with this JSON name.
@@ -267,7 +287,7 @@ func Merge(doc *Document, local Settings) Effective {
 	var managed Settings
 	if doc != nil {
 		e.Version, e.Plan, e.Licensed = doc.Version, doc.Plan, doc.Licensed
-		managed = doc.Managed
+		managed, e.Sources = doc.Managed, doc.Sources
 	}
 	pick(&e, "enforcementLevel", &e.EnforcementLevel, managed.EnforcementLevel, local.EnforcementLevel)
 	pick(&e, "behaviorMonitoring", &e.BehaviorMonitoring, managed.BehaviorMonitoring, local.BehaviorMonitoring)

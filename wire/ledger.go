@@ -11,7 +11,10 @@ package wire
 //	2  2026-11-23  detection tests: the command detection_test with
 //	               Command.test, TestRun, TestStages. A peer that speaks 1 is
 //	               sent none of them.
-const Protocol = 2
+//	3  2026-11-23  a policy document names the sources of its settings. A peer
+//	               that speaks less is sent documents without them: it refuses
+//	               fields that it does not know.
+const Protocol = 3
 
 // Oldest is the oldest protocol that this code still understands. A peer that
 // speaks an older one is told so and refused.
@@ -27,6 +30,9 @@ const (
 
 // TestProtocol is the first protocol with detection tests.
 const TestProtocol = 2
+
+// SourcesProtocol is the first protocol whose policy documents name sources.
+const SourcesProtocol = 3
 
 // KnownCommand reports whether a command may be sent.
 func KnownCommand(name string) bool {

@@ -79,6 +79,12 @@ func (s *Server) getHealth(c *call) error {
 	// Lists are lists for who reads JSON, also when they are empty.
 	r.Issues, r.Conflicting, r.Managed = orEmpty(r.Issues), orEmpty(r.Conflicting), orEmpty(r.Managed)
 	r.EDRDeviceTags, r.Conditions = orEmpty(r.EDRDeviceTags), orEmpty(r.Conditions)
+	if !c.admin {
+		// What is set here is nobody's business, exclusions least of all.
+		for i := range r.Settings {
+			r.Settings[i].Local = nil
+		}
+	}
 	return c.answer(r, nil)
 }
 

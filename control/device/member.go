@@ -3,6 +3,7 @@ package device
 import (
 	"komainu/event"
 	"komainu/fault"
+	"komainu/health"
 	"komainu/policy"
 )
 
@@ -13,7 +14,8 @@ type Member struct {
 	Environment  string
 	Name         string
 	Platform     string
-	Tags         []policy.Tag // that its agent reports
+	Tags         []policy.Tag     // that its agent reports
+	Settings     []health.Setting // that are not at their default, as its agent reports
 }
 
 // Members returns all devices that are not offboarded.
@@ -45,6 +47,7 @@ func (e *entry) member() Member {
 		for _, t := range e.report.EDRDeviceTags {
 			m.Tags = append(m.Tags, policy.Tag(t))
 		}
+		m.Settings = e.report.Settings
 	}
 	return m
 }

@@ -43,8 +43,9 @@ type Config struct {
 	// TestRun keeps how far a detection test is, and returns the stages of it
 	// that the agent cannot know. May be nil.
 	TestRun func(context.Context, event.DeviceID, *wire.TestRun) (*wire.TestStages, error)
-	// Policy returns the policy that applies to a device now.
-	Policy func(context.Context, event.DeviceID) (policy.Signed, error)
+	// Policy returns the policy that applies to a device now, for an agent that
+	// speaks a protocol.
+	Policy func(ctx context.Context, device event.DeviceID, protocol int) (policy.Signed, error)
 	// Gone is told when a device has no session any more. It must not block.
 	Gone func(event.DeviceID)
 	Log  *slog.Logger

@@ -167,7 +167,7 @@ func (p *plane) start() {
 			p.results = append(p.results, r)
 			return nil
 		},
-		Policy: func(_ context.Context, d event.DeviceID) (policy.Signed, error) {
+		Policy: func(_ context.Context, d event.DeviceID, _ int) (policy.Signed, error) {
 			p.mu.Lock()
 			defer p.mu.Unlock()
 			return policy.Sign(&policy.Document{Format: policy.Format, Device: string(d), Version: p.version, Plan: policy.Off}, p.ids.PolicyKey())

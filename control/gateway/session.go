@@ -154,7 +154,7 @@ func (s *session) greet(ctx context.Context, h *wire.Hello) error {
 func (s *session) push(ctx context.Context) error {
 	s.pushing.Lock()
 	defer s.pushing.Unlock()
-	signed, err := s.g.cfg.Policy(ctx, s.device)
+	signed, err := s.g.cfg.Policy(ctx, s.device, int(s.protocol.Load()))
 	if err != nil {
 		return fmt.Errorf("compose the policy: %w", err)
 	}

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"komainu/event"
+	"komainu/health"
 	"komainu/policy"
 )
 
@@ -69,28 +70,49 @@ func (p *Policies) Of(ctx context.Context, id event.DeviceID) (Applied, error) {
 	return v, nil
 }
 
-// line describes one setting. What no policy sets is left to the device; of
-// that its agent reports the tags.
+// line describes one setting. What no policy sets is left to the device, whose
+// agent reports what was set there.
 func (c *composed) line(s policy.Setting, d *Device, doc *document) (Setting, error) {
 	line := Setting{Name: s.Name, Section: s.Section, United: []Source{}, Overridden: []Value{}}
 	confirmed, known := doc.Confirmed[s.Name]
+	device := Source{Kind: FromDevice, ID: string(d.ID), Name: d.Name}
+	own, reported := d.own(s.Name)
 	if a, set := c.settings[s.Name]; set {
 		line.Value, line.Source = a.value, a.source
 		line.United, line.Overridden = append(line.United, a.united...), append(line.Overridden, a.overridden...)
+		switch {
+		case !reported:
+		case s.United:
+			line.United = append(line.United, device)
+		case own != nil:
+			line.Overridden = append(line.Overridden, Value{device, own})
+		}
 		if line.Confirmed = known && confirmed.Digest == a.digest; line.Confirmed {
 			line.Since = &confirmed.Since
 		}
 		return line, nil
 	}
-	value := s.Default
-	line.Source.Kind = FromDefault
-	if s.Name == "tags" && len(d.Tags) > 0 && !known {
-		value, line.Source = d.Tags, Source{Kind: FromDevice, ID: string(d.ID), Name: d.Name}
+	// As long as the agent has not taken the policy back that it had, it says
+	// nothing of what it does without.
+	line.Source.Kind, line.Confirmed = FromDefault, !known && doc.ConfirmedVersion > 0
+	if reported && !known {
+		line.Source, line.Value = device, orNull(own)
+		return line, nil
 	}
-	line.Confirmed = !known && doc.ConfirmedVersion > 0
 	var err error
-	line.Value, err = json.Marshal(value)
+	line.Value, err = json.Marshal(s.Default)
 	return line, err
+}
+
+// own returns what was set on the device, if its agent says that something
+// was. The value is nil when it is too long for a report.
+func (d *Device) own(name string) (value json.RawMessage, reported bool) {
+	for _, s := range d.Settings {
+		if s.Name == name && (s.Local != nil || s.Origin == health.ByDevice) {
+			return s.Local, true
+		}
+	}
+	return nil, false
 }
 
 // count returns how far the devices of each policy of an organization are.

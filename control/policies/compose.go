@@ -182,7 +182,23 @@ func combine(base policy.Document, rows []*row) (*composed, error) {
 		return nil, err
 	}
 	c.digest = digest(text)
+	// Who said it is no content: a name that changes is told with the next
+	// change, or when the device connects.
+	c.document.Sources = sources(c.settings)
 	return c, nil
+}
+
+// sources names who set each setting, for people on the device.
+func sources(settings map[string]applied) map[string][]policy.Source {
+	all := make(map[string][]policy.Source, len(settings))
+	for name, a := range settings {
+		for _, s := range append([]Source{a.source}, a.united...) {
+			if len(all[name]) < policy.MaxSources {
+				all[name] = append(all[name], policy.Source{Kind: s.Kind, Name: s.Name})
+			}
+		}
+	}
+	return all
 }
 
 // unite appends to a list what it does not have yet.

@@ -175,8 +175,9 @@ func (p *Policies) Reported(ctx context.Context, id event.DeviceID, version uint
 	return p.documents.store(ctx, p.db, []*document{&n})
 }
 
-// Signed composes and signs the document of a device as it is now.
-func (p *Policies) Signed(ctx context.Context, id event.DeviceID) (policy.Signed, error) {
+// Signed composes and signs the document of a device as it is now. sources is
+// false for an agent that would refuse a document which names them.
+func (p *Policies) Signed(ctx context.Context, id event.DeviceID, sources bool) (policy.Signed, error) {
 	d, err := p.cfg.Device(id)
 	if err != nil {
 		return policy.Signed{}, err
@@ -187,6 +188,9 @@ func (p *Policies) Signed(ctx context.Context, id event.DeviceID) (policy.Signed
 	}
 	full := c.document
 	full.Version, full.Device, full.IssuedAt = doc.Version, string(id), doc.ComposedAt
+	if !sources {
+		full.Sources = nil
+	}
 	if err := full.Validate(); err != nil {
 		return policy.Signed{}, err
 	}

@@ -27,6 +27,7 @@ import (
 	"komainu/control/rest"
 	"komainu/event"
 	"komainu/fault"
+	"komainu/health"
 	"komainu/policy"
 )
 
@@ -54,6 +55,7 @@ type Device struct {
 	Name         string
 	Platform     string
 	Tags         []policy.Tag
+	Settings     []health.Setting // who set what, as its agent reports
 }
 
 // What can change.

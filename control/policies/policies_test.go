@@ -147,7 +147,7 @@ func (b *bench) group(t fataler, name string, rank int, m policies.Match) polici
 // document opens the document of a device as its agent does.
 func (b *bench) document(t fataler, id event.DeviceID) *policy.Document {
 	t.Helper()
-	signed, err := b.Signed(context.Background(), id)
+	signed, err := b.Signed(context.Background(), id, true)
 	if err != nil {
 		t.Fatal(err)
 	}
