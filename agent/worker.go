@@ -306,6 +306,10 @@ func localMounts() []string {
 	return paths
 }
 
+// gatherEvents is how long events wait for others before they leave. Findings
+// never wait.
+const gatherEvents = 200 * time.Millisecond
+
 func (w *worker) openLink() {
 	source := func(s *spool.Spool) link.Source {
 		return link.Source{Stream: s.Stream(), Ack: s.Ack, Next: func(ctx context.Context, after uint64, maxBytes int) (link.Batch, error) {
@@ -313,9 +317,11 @@ func (w *worker) openLink() {
 			return link.Batch(b), err
 		}}
 	}
+	events := source(w.record.events)
+	events.Gather = gatherEvents
 	w.link = link.New(link.Config{
 		Dir: w.cfg.State, Facts: hostFacts, Epoch: w.record.numbers.Epoch(),
-		Sources:       []link.Source{watched(source(w.record.findings), w.tests), source(w.record.events)},
+		Sources:       []link.Source{watched(source(w.record.findings), w.tests), events},
 		PolicyVersion: func() uint64 { return w.settings.Now().Version },
 		ApplyPolicy:   w.applyPolicy,
 		Claim:         (&claimer{file: w.cfg.path("spool/owner"), discard: w.discard}).Claim,

@@ -31,6 +31,16 @@ type Batch struct {
 
 func (b Batch) last() uint64 { return b.First + uint64(len(b.Records)) - 1 }
 
+// large reports whether more than this waits, or so much at a time that
+// waiting for others saves nothing.
+func (b Batch) large() bool {
+	size := 0
+	for _, r := range b.Records {
+		size += len(r)
+	}
+	return size > wire.MaxBatch/4 || len(b.Records) > wire.MaxRecords/4
+}
+
 // Source is a spool as the link needs it.
 type Source struct {
 	Stream uint64 // identifies the spool; positions are unique within
@@ -38,6 +48,10 @@ type Source struct {
 	// are any. After 0 means from the first that is not acknowledged.
 	Next func(ctx context.Context, after uint64, maxBytes int) (Batch, error)
 	Ack  func(upTo uint64) error
+	// Gather is how long records wait for others after a batch has left, so that
+	// a host on which a little happens all the time does not send a frame for
+	// each. The first record after a pause leaves at once; so does a backlog.
+	Gather time.Duration
 }
 
 // Config says what the link sends and whom it tells.

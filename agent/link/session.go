@@ -323,6 +323,14 @@ func (s *session) read(ctx context.Context, source Source, batches chan<- Batch)
 		case <-ctx.Done():
 			return
 		}
+		if source.Gather == 0 || b.large() {
+			continue
+		}
+		select {
+		case <-time.After(source.Gather):
+		case <-ctx.Done():
+			return
+		}
 	}
 }
 
