@@ -111,6 +111,7 @@ func TestControlPackage(t *testing.T) {
 			"--list":        "/usr/bin/komainu-control\n/usr/bin/komainuctl\n/usr/lib/systemd/system/komainu-control.service\n",
 			"--scripts":     "preuninstall scriptlet",
 		})
+		build(t, dir, "deb", "-only", "komainu-agent", "-version", thisVersion)
 		build(t, dir, "deb", "-only", "komainu-control", "-version", nextVersion, "-overlay", filepath.Join(dir, "overlay.json"))
 	})
 	if m == nil {
@@ -135,6 +136,7 @@ func TestControlPackage(t *testing.T) {
 	c.signIn()
 	c.choose("correct-horse-battery")
 	c.token = strings.TrimSpace(m.run("komainu-control", "admin", "token"))
+	c.firstDay(deb("komainu-agent", thisVersion))
 	m.run("sh", "-c", "echo 'events: {retention_days: 31}' >> /etc/komainu/control.yaml && systemctl restart "+service)
 	c.signIn()
 
@@ -200,7 +202,7 @@ func TestControlPackage(t *testing.T) {
 	m.run("ls", "/var/lib/komainu/control/state.db", "/etc/komainu/control.yaml")
 	m.install(deb(service, thisVersion))
 	c.signIn()
-	m.run("dpkg", "--purge", service)
+	m.run("dpkg", "--purge", service, "komainu-agent")
 	m.run("test", "!", "-e", "/var/lib/komainu", "-a", "!", "-e", "/etc/komainu")
 }
 
