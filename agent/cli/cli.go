@@ -204,7 +204,11 @@ func (a *app) missing(use string) *cobra.Command {
 		Use: use, Hidden: true, DisableFlagParsing: true,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			a.ran = true
-			return fault.New(fault.Unsupported, "%s", a.say(msgMissing, cmd.CommandPath()))
+			message := a.say(msgMissing, cmd.CommandPath())
+			if r, ok := whyMissing[use]; ok {
+				message = a.say(msgMissingBecause, message, a.say(r.why), a.say(r.do))
+			}
+			return fault.New(fault.Unsupported, "%s", message)
 		},
 	}
 }

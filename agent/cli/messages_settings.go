@@ -52,3 +52,28 @@ var (
 	whyUnwanted        = text{"it does not look for potentially unwanted applications", "望ましくない可能性のあるアプリケーションを検出しないためです"}
 	doUnwanted         = text{"behaviour rules report what such programs do; archive_bomb is the type that can be set", "振る舞いルールがそのようなプログラムの動作を報告します。設定できる種類は archive_bomb です"}
 )
+
+var msgMissingBecause = text{"%s: %s; %s", "%s。%s。%s"}
+
+// whyMissing says why there is no such command, and what to do instead.
+var whyMissing = map[string]struct{ why, do text }{
+	"network-protection":   {text{"connections are recorded and none is blocked", "接続は記録されますが、遮断されません"}, doNetwork},
+	"performance-profiles": {text{"protection costs the same in all circumstances and has no profiles", "保護の負荷は状況によらず同じで、プロファイルはありません"}, doExclude},
+	"device-control":       {whyMac, doNothing},
+	"system-extension":     {whyMac, doNothing},
+	"notice":               {whyDesktop, doNothing},
+	"tips":                 {whyDesktop, doNothing},
+	"user":                 {whyDesktop, doNothing},
+	"event":                {text{"events are sent to the control plane", "イベントはコントロールプレーンに送信されます"}, text{"look at the timeline of the device in the portal", "ポータルでデバイスのタイムラインを確認してください"}},
+	"restore":              {whyEmbedded, doEmbedded},
+	"path":                 {whyEmbedded, doEmbedded},
+}
+
+var (
+	doExclude   = text{"what costs time in special places can be excluded: exclusion folder add", "特定の場所で時間がかかる場合は除外できます: exclusion folder add"}
+	whyMac      = text{"this is a matter of desktops with another operating system", "これは別のオペレーティングシステムのデスクトップ向けの機能です"}
+	whyDesktop  = text{"a server has nobody in front of it to be spoken to", "サーバーの前には利用者がいません"}
+	doNothing   = text{"leave it out of the runbook", "手順書から省いてください"}
+	whyEmbedded = text{"the definitions are embedded in the agent", "定義はエージェントに組み込まれています"}
+	doEmbedded  = text{"install the version of the agent whose definitions are wanted", "必要な定義を含むバージョンのエージェントを導入してください"}
+)
