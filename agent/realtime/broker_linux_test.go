@@ -296,7 +296,7 @@ func TestGuardianStandsIn(t *testing.T) {
 			}
 			k.event(permMask, open(), 6) // comes when the broker has stopped already
 
-			g := &guardian{log: log, mem: mem, group: k.group, sock: sock[0], ignore: newIgnorer(k.group, -1), broker: &child{}, worker: &child{}}
+			g := &guardian{log: log, mem: mem, group: k.group, sock: sock[0], wake: -1, ignore: newIgnorer(k.group, -1), broker: &child{}, worker: &child{}}
 			g.standIn(mono(), make([]byte, bufSize))
 			for _, a := range k.answers() {
 				if !a.allow {
@@ -332,7 +332,7 @@ func TestGuardianAnswersUntilTheBrokerHasEnded(t *testing.T) {
 		t.Fatal(err)
 	}
 	mem := &shared{}
-	g := &guardian{log: log, mem: mem, group: k.group, ignore: newIgnorer(k.group, -1), broker: &child{process: former.Process, since: mono()}, worker: &child{}}
+	g := &guardian{log: log, mem: mem, group: k.group, wake: -1, ignore: newIgnorer(k.group, -1), broker: &child{process: former.Process, since: mono()}, worker: &child{}}
 	fd := open()
 	copy(mem.buf[:], rawEvent(metaSize, unix.FANOTIFY_METADATA_VERSION, permMask, fd, 5))
 	mem.deadline[fd+1].Store(1)

@@ -60,9 +60,14 @@ func Guard(ctx context.Context, c GuardConfig) error {
 	runtime.GOMAXPROCS(3)
 	harden(c.Log, oomNever)
 	lockMemory(c.Log)
+	wake, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
+	if err != nil {
+		return fmt.Errorf("make an eventfd: %w", err)
+	}
+	defer unix.Close(wake)
 	log := newAside(c.Log)
 	defer log.close()
-	g := &guardian{log: log, mem: mem, group: int(group.Fd()), sock: int(brokerEnd.Fd()), wake: make(chan struct{}, 1)}
+	g := &guardian{log: log, mem: mem, group: int(group.Fd()), sock: int(brokerEnd.Fd()), wake: wake}
 	g.ignore = newIgnorer(g.group, int(exe.Fd()))
 	mem.guardianPID.Store(int32(os.Getpid()))
 	g.broker = &child{role: "broker", files: []*os.File{file, brokerEnd, group, exe}, command: c.Command, log: log, ended: g.takeOver}
@@ -106,7 +111,7 @@ type guardian struct {
 	ignore *ignorer
 	broker *child
 	worker *child
-	wake   chan struct{}
+	wake   int // an eventfd that ends a pause of the watch
 
 	lived  atomic.Bool  // a worker was ready
 	drain  atomic.Bool  // the broker does not answer: the guardian does
@@ -126,8 +131,15 @@ const (
 func (g *guardian) watch(ctx context.Context) {
 	notify := newNotifier()
 	defer notify.close()
-	tick := time.NewTicker(guardEvery)
-	defer tick.Stop()
+	var stirring sync.WaitGroup
+	defer stirring.Wait() // whoever writes to wake must have ended before that is closed
+	stirring.Add(1)
+	stop := context.AfterFunc(ctx, func() { defer stirring.Done(); g.stir() })
+	defer func() {
+		if stop() {
+			stirring.Done()
+		}
+	}()
 	buf := make([]byte, bufSize)
 	for ctx.Err() == nil {
 		now := mono()
@@ -154,12 +166,22 @@ func (g *guardian) watch(ctx context.Context) {
 			_, _ = unix.Poll([]unix.PollFd{{Fd: int32(g.group), Events: unix.POLLIN}}, 5)
 			continue
 		}
-		select {
-		case <-tick.C:
-		case <-g.wake:
-		case <-ctx.Done():
-		}
+		g.pause()
 	}
+}
+
+// pause waits for the next round, or for stir. It sleeps in one system call:
+// to wait for a timer of Go takes twice as many threads to wake.
+func (g *guardian) pause() {
+	if n, _ := unix.Poll([]unix.PollFd{{Fd: int32(g.wake), Events: unix.POLLIN}}, int(guardEvery.Milliseconds())); n > 0 {
+		var count [8]byte
+		_, _ = unix.Read(g.wake, count[:]) // empty it
+	}
+}
+
+// stir ends a pause at once.
+func (g *guardian) stir() {
+	_, _ = unix.Write(g.wake, []byte{1, 0, 0, 0, 0, 0, 0, 0}) // one that is full wakes as well
 }
 
 // brokerStopped reports whether the broker is to be replaced. While nobody
@@ -193,10 +215,7 @@ func (g *guardian) takeOver() {
 	g.mem.brokerPID.Store(0)
 	g.mem.brokerBeat.Store(never)
 	g.drain.Store(true)
-	select {
-	case g.wake <- struct{}{}:
-	default:
-	}
+	g.stir()
 }
 
 // standIn answers whatever waits, and hands over to a broker that is ready.
