@@ -34,6 +34,13 @@ const rooms = [
   { name: 'device-timeline', path: '/devices/d1', tab: 'tab-timeline', shows: 'timeline-row' },
   { name: 'device-agent', path: '/devices/d2', tab: 'tab-agent', shows: 'page-title' },
   { name: 'device-tests', path: '/devices/d2', tab: 'tab-tests', shows: 'test-row' },
+  { name: 'device-policy', path: '/devices/d1', tab: 'tab-policy', shows: 'applied-row' },
+  { name: 'policies', path: '/policies', shows: 'policy-row' },
+  { name: 'policy', path: '/policies/p1', shows: 'setting-scanSchedule' },
+  { name: 'policy-exclusions', path: '/policies/p2', shows: 'exclusion-row' },
+  { name: 'policy-edr', path: '/policies/p3', shows: 'setting-telemetry' },
+  { name: 'policy-new', path: '/policies/new?type=antivirus', shows: 'setting-scanArchives' },
+  { name: 'groups', path: '/groups', shows: 'group-row' },
   { name: 'environments', path: '/environments', shows: 'environment-row' },
   { name: 'environment', path: '/environments/e1', shows: 'plan-switch' },
   { name: 'not-found', path: '/nowhere', shows: 'empty' },
@@ -45,6 +52,8 @@ const bare = [
   { name: 'incidents-empty', path: '/incidents', shows: 'empty' },
   { name: 'alerts-empty', path: '/alerts', shows: 'empty' },
   { name: 'devices-empty', path: '/devices', shows: 'empty' },
+  { name: 'policies-empty', path: '/policies', shows: 'empty' },
+  { name: 'groups-empty', path: '/groups', shows: 'empty' },
   { name: 'environment-off', path: '/environments/e1', shows: 'plan-switch' },
   { name: 'device-missing', path: '/devices/none', shows: 'failure' },
 ]
@@ -54,7 +63,7 @@ async function look(page, name, language, theme) {
   await page.screenshot({ path: join(pictures, `${name}-${language}-${theme}.png`) })
   assert.deepEqual(await violations(page), [], `${name} ${language} ${theme}`)
   const text = await page.locator('body').innerText()
-  assert.doesNotMatch(text, /\b(nav|action|alert|device|event|home|incident|list|overview|plan|state|title|token)\.[a-z][A-Za-z]+\b|\{\{|undefined|\[object|NaN/, `${name} ${language}: a text is missing`)
+  assert.doesNotMatch(text, /\b(nav|action|alert|device|event|home|incident|list|overview|plan|policies|groups|applied|state|title|token)\.[a-z][A-Za-z]+\b|\{\{|undefined|\[object|NaN/, `${name} ${language}: a text is missing`)
   assert.equal(await page.evaluate(() => document.documentElement.lang), language)
   assert.match(await page.title(), /Komainu/)
   assert.equal(await page.locator('h1').count(), 1, `${name}: one heading of the first level`)

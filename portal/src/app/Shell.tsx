@@ -1,10 +1,12 @@
 import { makeStyles, mergeClasses, tokens, Button, Text } from '@fluentui/react-components'
 import { AlertRegular } from '@fluentui/react-icons/svg/alert'
 import { DesktopRegular } from '@fluentui/react-icons/svg/desktop'
+import { GroupRegular } from '@fluentui/react-icons/svg/group'
 import { HomeRegular } from '@fluentui/react-icons/svg/home'
 import { PersonCircleRegular } from '@fluentui/react-icons/svg/person-circle'
 import { SettingsRegular } from '@fluentui/react-icons/svg/settings'
 import { ShieldErrorRegular } from '@fluentui/react-icons/svg/shield-error'
+import { ShieldTaskRegular } from '@fluentui/react-icons/svg/shield-task'
 import { Suspense, useEffect } from 'react'
 import { useTranslation } from 'react-i18next'
 import { NavLink, Outlet, useLocation } from 'react-router'
@@ -60,6 +62,8 @@ export function Shell() {
     { to: '/incidents', testid: 'nav-incidents', icon: <ShieldErrorRegular />, label: t('nav.incidents') },
     { to: '/alerts', testid: 'nav-alerts', icon: <AlertRegular />, label: t('nav.alerts') },
     { to: '/devices', testid: 'nav-devices', icon: <DesktopRegular />, label: t('nav.devices') },
+    { to: '/policies', testid: 'nav-policies', icon: <ShieldTaskRegular />, label: t('nav.policies') },
+    { to: '/groups', testid: 'nav-groups', icon: <GroupRegular />, label: t('nav.groups') },
     { to: '/environments', testid: 'nav-environments', icon: <SettingsRegular />, label: t('nav.environments') },
   ]
   return (

@@ -10,6 +10,9 @@ export const pages = [
   { path: '/incidents/:id', Page: lazy(() => import('../pages/incident/IncidentPage')) },
   { path: '/alerts', Page: lazy(() => import('../pages/Alerts')) },
   { path: '/alerts/:id', Page: lazy(() => import('../pages/alert/AlertPage')) },
+  { path: '/policies', Page: lazy(() => import('../pages/policies/Policies')) },
+  { path: '/policies/:id', Page: lazy(() => import('../pages/policies/PolicyPage')) },
+  { path: '/groups', Page: lazy(() => import('../pages/groups/Groups')) },
   { path: '/environments', Page: lazy(() => import('../pages/Environments')) },
   { path: '/environments/:id', Page: lazy(() => import('../pages/environment/EnvironmentPage')) },
 ]

@@ -20,9 +20,10 @@ const useStyles = makeStyles({
   tabs: { marginLeft: '-12px' },
 })
 
+const PolicyTab = lazy(() => import('./PolicyTab'))
 const TestsTab = lazy(() => import('./TestsTab'))
 
-const tabs = ['overview', 'alerts', 'timeline', 'agent', 'tests'] as const
+const tabs = ['overview', 'alerts', 'timeline', 'agent', 'policy', 'tests'] as const
 
 export default function DevicePage() {
   const styles = useStyles()
@@ -35,7 +36,7 @@ export default function DevicePage() {
     return <Page title={t('device.one')} crumbs={crumbs}>{error ? <Failure error={error} retry={reload} /> : <Loading />}</Page>
   }
   const current = tabs.find((name) => name === tab) ?? 'overview'
-  const labels = { overview: t('device.overview'), alerts: t('device.alerts'), timeline: t('device.timeline'), agent: t('device.agent'), tests: t('tests.title') }
+  const labels = { overview: t('device.overview'), alerts: t('device.alerts'), timeline: t('device.timeline'), agent: t('device.agent'), policy: t('applied.tab'), tests: t('tests.title') }
   const addresses = device.ipAddresses ?? []
   const tags = device.tags ?? []
   return (
@@ -63,6 +64,7 @@ export default function DevicePage() {
         {current === 'alerts' && <AlertsTab device={id} />}
         {current === 'timeline' && <TimelineTab device={id} />}
         {current === 'agent' && <AgentTab device={device} />}
+        {current === 'policy' && <Suspense fallback={<Loading />}><PolicyTab device={id} /></Suspense>}
         {current === 'tests' && <Suspense fallback={<Loading />}><TestsTab device={id} connected={device.connected} /></Suspense>}
       </div>
     </Page>
