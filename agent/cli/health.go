@@ -30,6 +30,18 @@ var details = map[string]struct{ fields, parts []string }{
 		[]string{"passive_mode_enabled", "behavior_monitoring", "real_time_protection_enabled", "real_time_protection_available", "real_time_protection_subsystem", "real_time_protection_scope", "supplementary_events_subsystem"},
 		[]string{"real_time_protection", "behavior_monitoring", "quarantine"},
 	},
+	"antivirus": {
+		[]string{"engine_version", "engine_load_status", "passive_mode_enabled", "real_time_protection_enabled", "real_time_protection_available", "real_time_protection_subsystem", "real_time_protection_scope", "definitions_version", "definitions_status"},
+		[]string{"real_time_protection", "scanner", "quarantine", "definitions"},
+	},
+}
+
+// absentDetails are the features that runbooks ask for and this version has
+// not.
+var absentDetails = map[string]struct{ why, do text }{
+	"cloud":              {whyCloud, doCloud},
+	"network_protection": {whyNetwork, doNetwork},
+	"tamper_protection":  {whyTamper, doTamper},
 }
 
 const allDetails = "all"
@@ -111,6 +123,9 @@ func (a *app) healthReport(ctx context.Context, c *localapi.Client, detail strin
 			a.conditions(r.Conditions)
 		}
 		return nil
+	}
+	if r, ok := absentDetails[detail]; ok {
+		return fault.New(fault.Unsupported, "%s", a.say(msgMissingBecause, a.say(msgMissing, detail), a.say(r.why), a.say(r.do)))
 	}
 	feature, known := details[detail]
 	if !known {

@@ -112,7 +112,7 @@ var (
 	flagSocket           = text{"`PATH` of the agent's socket (default KOMAINU_SOCKET, else %s)", "エージェントのソケットの `PATH`（既定: KOMAINU_SOCKET、なければ %s）"}
 	flagHelp             = text{"show help", "ヘルプを表示する"}
 	flagField            = text{"print the value of one field, `NAME`, alone", "1 つのフィールド `NAME` の値だけを表示する"}
-	flagDetails          = text{"also the state of every part; or only of one `FEATURE`: edr, definitions, features", "各部の状態も表示する。または 1 つの `FEATURE` のみ: edr, definitions, features"}
+	flagDetails          = text{"also the state of every part; or only of one `FEATURE`: antivirus, edr, definitions, features", "各部の状態も表示する。または 1 つの `FEATURE` のみ: antivirus, edr, definitions, features"}
 	flagTagName          = text{"`NAME` of the tag, such as GROUP", "タグの `NAME`（例: GROUP）"}
 	flagTagValue         = text{"`VALUE` of the tag", "タグの `VALUE`"}
 	flagLevel            = text{"`LEVEL`: error, warning, info, verbose or debug", "`LEVEL`: error, warning, info, verbose, debug"}

@@ -45,6 +45,8 @@ var (
 	doStatistics       = text{"there is nothing to be gained by switching it off", "無効にしても得られるものはありません"}
 	whyNetwork         = text{"connections are recorded and none is blocked: there is no engine for it", "接続は記録されますが、遮断するエンジンがないためです"}
 	doNetwork          = text{"block addresses with the host's firewall", "アドレスの遮断にはホストのファイアウォールを使ってください"}
+	whyTamper          = text{"nothing keeps root from stopping the agent", "root によるエージェントの停止を防ぐ機能がないためです"}
+	doTamper           = text{"the portal shows a device whose agent has stopped as not connected", "エージェントが停止したデバイスは、ポータルで未接続と表示されます"}
 	whyRotation        = text{"the agent logs into the system's journal, which rotates by itself", "エージェントはシステムのジャーナルに記録し、ジャーナルが自らローテーションするためです"}
 	doRotation         = text{"set SystemMaxUse= and SystemMaxFileSize= in journald.conf", "journald.conf の SystemMaxUse= と SystemMaxFileSize= を設定してください"}
 	whyPreview         = text{"every feature of this version is finished and there are no previews", "このバージョンの機能はすべて完成しており、プレビューはないためです"}
@@ -57,19 +59,23 @@ var msgMissingBecause = text{"%s: %s; %s", "%s。%s。%s"}
 
 // whyMissing says why there is no such command, and what to do instead.
 var whyMissing = map[string]struct{ why, do text }{
-	"network-protection":   {text{"connections are recorded and none is blocked", "接続は記録されますが、遮断されません"}, doNetwork},
-	"performance-profiles": {text{"protection costs the same in all circumstances and has no profiles", "保護の負荷は状況によらず同じで、プロファイルはありません"}, doExclude},
-	"device-control":       {whyMac, doNothing},
-	"system-extension":     {whyMac, doNothing},
-	"notice":               {whyDesktop, doNothing},
-	"tips":                 {whyDesktop, doNothing},
-	"user":                 {whyDesktop, doNothing},
-	"event":                {text{"events are sent to the control plane", "イベントはコントロールプレーンに送信されます"}, text{"look at the timeline of the device in the portal", "ポータルでデバイスのタイムラインを確認してください"}},
-	"restore":              {whyEmbedded, doEmbedded},
-	"path":                 {whyEmbedded, doEmbedded},
+	"network-protection":              {text{"connections are recorded and none is blocked", "接続は記録されますが、遮断されません"}, doNetwork},
+	"performance-profiles":            {text{"protection costs the same in all circumstances and has no profiles", "保護の負荷は状況によらず同じで、プロファイルはありません"}, doExclude},
+	"device-control":                  {whyMac, doNothing},
+	"system-extension":                {whyMac, doNothing},
+	"notice":                          {whyDesktop, doNothing},
+	"tips":                            {whyDesktop, doNothing},
+	"user":                            {whyDesktop, doNothing},
+	"event":                           {text{"events are sent to the control plane", "イベントはコントロールプレーンに送信されます"}, text{"look at the timeline of the device in the portal", "ポータルでデバイスのタイムラインを確認してください"}},
+	"real-time-protection-statistics": {text{"scans are counted in total and not for each process", "スキャン数は合計のみで、プロセスごとには計数されません"}, doCounters},
+	"ebpf-statistics":                 {text{"the sensor's counters are not sampled over time", "センサーのカウンターは時系列で採取されません"}, doCounters},
+	"hot-event-sources":               {text{"events are not counted for each file", "イベントはファイルごとには計数されません"}, doCounters},
+	"restore":                         {whyEmbedded, doEmbedded},
+	"path":                            {whyEmbedded, doEmbedded},
 }
 
 var (
+	doCounters  = text{"the totals are in realtime.json and sensor.json of: diagnostic create", "合計値は diagnostic create の realtime.json と sensor.json にあります"}
 	doExclude   = text{"what costs time in special places can be excluded: exclusion folder add", "特定の場所で時間がかかる場合は除外できます: exclusion folder add"}
 	whyMac      = text{"this is a matter of desktops with another operating system", "これは別のオペレーティングシステムのデスクトップ向けの機能です"}
 	whyDesktop  = text{"a server has nobody in front of it to be spoken to", "サーバーの前には利用者がいません"}
