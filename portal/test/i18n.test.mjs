@@ -111,7 +111,7 @@ test('every action of the vocabulary has a name', () => {
 test('every field of the health report has a name', () => {
   const go = readFileSync(join(import.meta.dirname, '..', '..', 'health', 'health.go'), 'utf8')
   const report = go.slice(go.indexOf('type Report struct'))
-  const besides = ['managed', 'conditions', 'time', 'key', 'value']
+  const besides = ['managed', 'conditions', 'settings', 'time', 'key', 'value']
   const fields = [...report.slice(0, report.indexOf('\n}')).matchAll(/json:"(\w+)/g)].map((m) => m[1]).filter((f) => !besides.includes(f))
   assert.ok(fields.length > 20, 'the fields were not found')
   for (const field of fields) assert.ok(english.names.healthField[field], `names.healthField.${field}`)

@@ -11,7 +11,7 @@ const useStyles = makeStyles({
   value: { display: 'inline-flex', flexWrap: 'wrap', gap: tokens.spacingHorizontalS, alignItems: 'center' },
 })
 
-const notFields = ['managed', 'conditions', 'time']
+const notFields = ['managed', 'conditions', 'settings', 'time']
 
 /** The health report as `komainu health` prints it, field by field. */
 export function AgentTab({ device }: { device: DeviceDetail }) {

@@ -49,7 +49,7 @@ export default function Groups() {
         : data.items.length === 0 ? <Empty icon={<GroupRegular />} title={t('groups.none')} action={create}>{t('groups.noneText')}</Empty>
           : (
             <Panel title={t('nav.groups')}>
-              <FilterBar count={t('list.count', { count: items.length })}><SearchFilter label={t('groups.search')} value={query} set={setQuery} testid="group-search" /></FilterBar>
+              <FilterBar count={t('list.count', { count: items.length, number: format.number(items.length) })}><SearchFilter label={t('groups.search')} value={query} set={setQuery} testid="group-search" /></FilterBar>
               <PlainTable
                 label={t('nav.groups')} items={items} rowId={(g) => g.id} rowTestid="group-row"
                 columns={[

@@ -57,7 +57,7 @@ export default function Policies() {
         : data.items.length === 0 ? <Empty icon={<ShieldTaskRegular />} title={t('policies.none')} action={create}>{t('policies.noneText')}</Empty>
           : (
             <>
-              <FilterBar count={t('list.count', { count: items.length })}>
+              <FilterBar count={t('list.count', { count: items.length, number: format.number(items.length) })}>
                 <SearchFilter label={t('policies.search')} value={query} set={setQuery} testid="policy-search" />
                 <SelectFilter label={t('policies.type')} value={type} set={setType} all={t('list.all')} choices={types.map((kind) => ({ value: kind, label: name('policyType', kind) }))} />
               </FilterBar>

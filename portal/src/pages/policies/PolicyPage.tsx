@@ -20,7 +20,7 @@ import { SettingField } from './SettingField'
 
 const useStyles = makeStyles({
   form: { display: 'flex', flexDirection: 'column', gap: tokens.spacingVerticalL },
-  basics: { display: 'grid', gridTemplateColumns: 'minmax(200px, 2fr) minmax(200px, 3fr) 160px', gap: tokens.spacingHorizontalL, '@media (max-width: 900px)': { gridTemplateColumns: '1fr' } },
+  basics: { display: 'grid', gridTemplateColumns: 'minmax(200px, 2fr) minmax(200px, 3fr) 160px', alignItems: 'start', gap: tokens.spacingHorizontalL, '@media (max-width: 900px)': { gridTemplateColumns: '1fr' } },
   dim: { color: tokens.colorNeutralForeground3 },
   bar: {
     position: 'sticky', bottom: 0, display: 'flex', flexWrap: 'wrap', alignItems: 'center', gap: tokens.spacingHorizontalM, zIndex: 1,
