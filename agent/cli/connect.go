@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"archive/zip"
 	"context"
 	"errors"
 	"fmt"
@@ -117,24 +118,56 @@ func (a *app) readToken(name string) (string, error) {
 
 func (a *app) diagnostic() *cobra.Command {
 	var dir string
-	create := a.leaf("create [--path DIR]", msgDiagnosticCreate, func(ctx context.Context, c *localapi.Client) error {
-		name := filepath.Join(dir, "komainu-diagnostic-"+time.Now().UTC().Format("20060102T150405Z")+".zip")
-		f, err := os.OpenFile(name, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
-		if err != nil {
-			return fault.Wrap(fault.Invalid, err, "create the diagnostic file")
-		}
-		if err := errors.Join(c.Diagnostics(ctx, f), f.Close()); err != nil {
-			return errors.Join(err, os.Remove(name))
-		}
-		if a.output == "json" {
-			return a.json(map[string]string{"path": name})
-		}
-		a.print("%s", clean(a.say(msgDiagnosticCreated, name)))
-		return nil
-	})
+	create := &cobra.Command{
+		Use: "create [--path DIR]", Short: a.say(msgDiagnosticCreate), Args: cobra.NoArgs, DisableFlagsInUseLine: true,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			err := a.ask(cmd.Context(), func(ctx context.Context, c *localapi.Client) error {
+				return a.archive(dir, func(w io.Writer) error { return c.Diagnostics(ctx, w) })
+			})
+			if fault.Is(err, fault.Unavailable) {
+				// What can be known without the agent is better than nothing;
+				// the exit code still says that it was not reached.
+				return errors.Join(err, a.archive(dir, func(w io.Writer) error { return a.withoutAgent(w, err) }))
+			}
+			return err
+		},
+	}
 	create.Flags().StringVar(&dir, "path", ".", a.say(flagDiagnosticPath))
 	return a.group("diagnostic", msgDiagnostic, create, a.missing("real-time-protection-statistics"),
 		a.missing("ebpf-statistics"), a.missing("hot-event-sources"))
+}
+
+// archive creates the diagnostic file in a folder and says where it is. One
+// that could not be written to its end is removed.
+func (a *app) archive(dir string, write func(io.Writer) error) error {
+	name := filepath.Join(dir, "komainu-diagnostic-"+time.Now().UTC().Format("20060102T150405Z")+".zip")
+	f, err := os.OpenFile(name, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	if err != nil {
+		return fault.Wrap(fault.Invalid, err, "create the diagnostic file")
+	}
+	if err := errors.Join(write(f), f.Close()); err != nil {
+		return errors.Join(err, os.Remove(name))
+	}
+	if a.output == "json" {
+		return a.json(map[string]string{"path": name})
+	}
+	a.print("%s", clean(a.say(msgDiagnosticCreated, name)))
+	return nil
+}
+
+// withoutAgent writes the archive of a host whose agent was not reached: a
+// manifest alone, which says so and what is missing.
+func (a *app) withoutAgent(w io.Writer, reason error) error {
+	z := zip.NewWriter(w)
+	m, err := z.Create("MANIFEST.txt")
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(m, "Written by the command komainu %s (%s) at %s.\nNo keys, tokens or contents of scanned files are in it.\n\n"+
+		"The agent did not answer: %s\nMissing is what only the agent knows: its health, settings, host facts and counters.\n"+
+		"Look at: journalctl -u komainu-agent\n",
+		a.env.Version, runtime.GOOS+"/"+runtime.GOARCH, time.Now().UTC().Format(time.RFC3339), clean(reason.Error()))
+	return errors.Join(err, z.Close())
 }
 
 func (a *app) version() *cobra.Command {
