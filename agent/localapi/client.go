@@ -316,7 +316,7 @@ func (c *Client) unreachable(ctx context.Context, err error) error {
 	if ue, ok := errors.AsType[*url.Error](err); ok {
 		err = ue.Err
 	}
-	const start = "start it with `sudo systemctl start komainud`, or name the socket of a moved agent with --socket or KOMAINU_SOCKET"
+	const start = "start it with `sudo systemctl start komainu-agent`, or name the socket of a moved agent with --socket or KOMAINU_SOCKET"
 	switch {
 	case ctx.Err() != nil:
 		return context.Cause(ctx)
