@@ -81,6 +81,15 @@ test('every key is used', () => {
   for (const family of Object.keys(english.names)) assert.ok(literals.has(family) || code.includes(`names.${family}`), `names.${family} is used nowhere`)
 })
 
+test('every change that the control plane records has a name', () => {
+  const root = join(import.meta.dirname, '..', '..', 'control')
+  const go = readdirSync(root, { recursive: true }).filter((f) => f.endsWith('.go') && !f.endsWith('_test.go')).map((f) => readFileSync(join(root, f), 'utf8')).join('\n')
+  const recorded = new Set([...go.matchAll(/"((?:session|user|token|plan|environment|join_token|device|policy|device_group|alert|incident|notification|backup|ca)\.(?!key|pem|service)[a-z_]+)"/g)].map((m) => m[1]))
+  const permissions = new Set([...go.matchAll(/rest\.Permission\s*=\s*"([\w.]+)"/g)].map((m) => m[1]))
+  assert.ok(recorded.size > 20, 'the actions were not found')
+  for (const action of [...recorded].filter((a) => !permissions.has(a))) assert.ok(english.names.auditAction[action], `names.auditAction.${action}`)
+})
+
 // walk visits every node of a syntax tree.
 function walk(node, visit) {
   if (node === null || typeof node !== 'object') return

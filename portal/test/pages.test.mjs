@@ -41,6 +41,10 @@ const rooms = [
   { name: 'policy-edr', path: '/policies/p3', shows: 'setting-telemetry' },
   { name: 'policy-new', path: '/policies/new?type=antivirus', shows: 'setting-scanArchives' },
   { name: 'groups', path: '/groups', shows: 'group-row' },
+  { name: 'users', path: '/settings/users', shows: 'user-row' },
+  { name: 'tokens', path: '/settings/tokens', shows: 'api-token-row' },
+  { name: 'audit', path: '/settings/audit', shows: 'audit-row' },
+  { name: 'notifications', path: '/settings/notifications', shows: 'notification-row' },
   { name: 'environments', path: '/environments', shows: 'environment-row' },
   { name: 'environment', path: '/environments/e1', shows: 'plan-switch' },
   { name: 'not-found', path: '/nowhere', shows: 'empty' },
@@ -54,6 +58,8 @@ const bare = [
   { name: 'devices-empty', path: '/devices', shows: 'empty' },
   { name: 'policies-empty', path: '/policies', shows: 'empty' },
   { name: 'groups-empty', path: '/groups', shows: 'empty' },
+  { name: 'tokens-empty', path: '/settings/tokens', shows: 'empty' },
+  { name: 'notifications-empty', path: '/settings/notifications', shows: 'empty' },
   { name: 'environment-off', path: '/environments/e1', shows: 'plan-switch' },
   { name: 'device-missing', path: '/devices/none', shows: 'failure' },
 ]
@@ -63,7 +69,7 @@ async function look(page, name, language, theme) {
   await page.screenshot({ path: join(pictures, `${name}-${language}-${theme}.png`) })
   assert.deepEqual(await violations(page), [], `${name} ${language} ${theme}`)
   const text = await page.locator('body').innerText()
-  assert.doesNotMatch(text, /\b(nav|action|alert|device|event|home|incident|list|overview|plan|policies|groups|applied|state|title|token)\.[a-z][A-Za-z]+\b|\{\{|undefined|\[object|NaN/, `${name} ${language}: a text is missing`)
+  assert.doesNotMatch(text, /\b(nav|action|alert|device|event|home|incident|list|overview|plan|policies|groups|applied|users|tokens|audit|notifications|admin|state|title|token)\.[a-z][A-Za-z]+\b|\{\{|undefined|\[object|NaN/, `${name} ${language}: a text is missing`)
   assert.equal(await page.evaluate(() => document.documentElement.lang), language)
   assert.match(await page.title(), /Komainu/)
   assert.equal(await page.locator('h1').count(), 1, `${name}: one heading of the first level`)

@@ -7,7 +7,11 @@ import { PersonCircleRegular } from '@fluentui/react-icons/svg/person-circle'
 import { SettingsRegular } from '@fluentui/react-icons/svg/settings'
 import { ShieldErrorRegular } from '@fluentui/react-icons/svg/shield-error'
 import { ShieldTaskRegular } from '@fluentui/react-icons/svg/shield-task'
-import { Suspense, useEffect } from 'react'
+import { HistoryRegular } from '@fluentui/react-icons/svg/history'
+import { KeyRegular } from '@fluentui/react-icons/svg/key'
+import { PeopleRegular } from '@fluentui/react-icons/svg/people'
+import { SendRegular } from '@fluentui/react-icons/svg/send'
+import { Suspense, useEffect, type ReactNode } from 'react'
 import { useTranslation } from 'react-i18next'
 import { NavLink, Outlet, useLocation } from 'react-router'
 import { connect } from '../api/live'
@@ -16,7 +20,7 @@ import { HeaderMenu } from './HeaderMenu'
 import { Mark } from './Mark'
 import { PreferenceMenu } from './PreferenceMenu'
 import { product } from './product'
-import { useSession } from './session'
+import { useSession, type Permission } from './session'
 
 const useStyles = makeStyles({
   shell: { display: 'grid', gridTemplateRows: '48px minmax(0, 1fr)', gridTemplateColumns: '228px minmax(0, 1fr)', height: '100%', backgroundColor: tokens.colorNeutralBackground2, '@media (max-width: 900px)': { gridTemplateColumns: '52px minmax(0, 1fr)' } },
@@ -57,7 +61,7 @@ export function Shell() {
   const { pathname } = useLocation()
   useEffect(connect, [])
 
-  const rooms = [
+  const all: { to: string; testid: string; icon: ReactNode; label: string; needs?: Permission }[] = [
     { to: '/', testid: 'nav-home', icon: <HomeRegular />, label: t('nav.home') },
     { to: '/incidents', testid: 'nav-incidents', icon: <ShieldErrorRegular />, label: t('nav.incidents') },
     { to: '/alerts', testid: 'nav-alerts', icon: <AlertRegular />, label: t('nav.alerts') },
@@ -65,7 +69,12 @@ export function Shell() {
     { to: '/policies', testid: 'nav-policies', icon: <ShieldTaskRegular />, label: t('nav.policies') },
     { to: '/groups', testid: 'nav-groups', icon: <GroupRegular />, label: t('nav.groups') },
     { to: '/environments', testid: 'nav-environments', icon: <SettingsRegular />, label: t('nav.environments') },
+    { to: '/settings/notifications', testid: 'nav-notifications', icon: <SendRegular />, label: t('nav.notifications'), needs: 'notifications.manage' },
+    { to: '/settings/users', testid: 'nav-users', icon: <PeopleRegular />, label: t('nav.users'), needs: 'users.manage' },
+    { to: '/settings/tokens', testid: 'nav-tokens', icon: <KeyRegular />, label: t('nav.tokens'), needs: 'tokens.manage' },
+    { to: '/settings/audit', testid: 'nav-audit', icon: <HistoryRegular />, label: t('nav.audit'), needs: 'audit.read' },
   ]
+  const rooms = all.filter((room) => room.needs === undefined || (session.permissions ?? []).includes(room.needs))
   return (
     <div className={styles.shell}>
       <a className={styles.skip} href="#content">{t('nav.skip')}</a>

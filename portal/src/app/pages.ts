@@ -13,6 +13,10 @@ export const pages = [
   { path: '/policies', Page: lazy(() => import('../pages/policies/Policies')) },
   { path: '/policies/:id', Page: lazy(() => import('../pages/policies/PolicyPage')) },
   { path: '/groups', Page: lazy(() => import('../pages/groups/Groups')) },
+  { path: '/settings/users', Page: lazy(() => import('../pages/settings/Users')) },
+  { path: '/settings/tokens', Page: lazy(() => import('../pages/settings/Tokens')) },
+  { path: '/settings/audit', Page: lazy(() => import('../pages/settings/Audit')) },
+  { path: '/settings/notifications', Page: lazy(() => import('../pages/settings/Notifications')) },
   { path: '/environments', Page: lazy(() => import('../pages/Environments')) },
   { path: '/environments/:id', Page: lazy(() => import('../pages/environment/EnvironmentPage')) },
 ]
