@@ -85,9 +85,10 @@ test('every change that the control plane records has a name', () => {
   const root = join(import.meta.dirname, '..', '..', 'control')
   const go = readdirSync(root, { recursive: true }).filter((f) => f.endsWith('.go') && !f.endsWith('_test.go')).map((f) => readFileSync(join(root, f), 'utf8')).join('\n')
   const recorded = new Set([...go.matchAll(/"((?:session|user|token|plan|environment|join_token|device|policy|device_group|alert|incident|notification|backup|ca)\.(?!key|pem|service)[a-z_]+)"/g)].map((m) => m[1]))
+  // What happened by itself is told in the past tense, and is not in the log.
   const permissions = new Set([...go.matchAll(/rest\.Permission\s*=\s*"([\w.]+)"/g)].map((m) => m[1]))
   assert.ok(recorded.size > 20, 'the actions were not found')
-  for (const action of [...recorded].filter((a) => !permissions.has(a))) assert.ok(english.names.auditAction[action], `names.auditAction.${action}`)
+  for (const action of [...recorded].filter((a) => !permissions.has(a) && !a.endsWith('ed'))) assert.ok(english.names.auditAction[action], `names.auditAction.${action}`)
 })
 
 // walk visits every node of a syntax tree.
