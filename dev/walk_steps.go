@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -34,6 +35,7 @@ func (w *walk) steps() []step {
 		{"the agent is shown like an extension, provisioning succeeded", w.extension},
 		{"mdatp health -details: healthy and licensed", w.healthDetails},
 		{"real-time protection off and on through the command line", w.switchProtection},
+		{"a policy that is made in the portal reaches the device, which refuses to go against it", w.policy},
 		{"curl of EICAR is stopped and quarantined", w.eicarByCurl},
 		{"mdatp threat list shows it", w.threatList},
 		{"incident and alert in the portal, with the process tree", w.malwareInPortal},
@@ -304,6 +306,28 @@ func (w *walk) switchProtection(ctx context.Context) error {
 }
 
 // bypassed checks that "off" is off: EICAR can be read.
+func (w *walk) policy(ctx context.Context) error {
+	err := all(
+		func() error { return w.page.Click(browser.ID("nav-policies")) },
+		func() error { return w.page.Click(browser.ID("policy-create")) },
+		func() error { return w.page.Click(browser.ID("policy-create-antivirus")) },
+		func() error { return w.page.Fill(browser.ID("policy-name"), "Servers") },
+		func() error { return w.page.Click(browser.ID("assign-add")) },
+		func() error { return w.page.Click(browser.ID("configure-maximumOnDemandScanThreads")) },
+		func() error { return w.page.Fill(browser.ID("value-maximumOnDemandScanThreads"), "3") },
+		func() error { return w.page.Click(browser.ID("policy-save")) },
+		func() error { return w.reads("policy-confirmed", "1") },
+	)
+	if err != nil {
+		return err
+	}
+	out, err := w.stack.runCLI(ctx, "mdatp", "config", "maximum-on-demand-scan-threads", "--value", "8")
+	if exit, ok := errors.AsType[*exec.ExitError](err); !ok || exit.ExitCode() != 5 || !strings.Contains(out, `"Servers"`) {
+		return fmt.Errorf("a change on the device: %w: %s", err, out)
+	}
+	return nil
+}
+
 func (w *walk) bypassed() error {
 	name := filepath.Join(w.stack.Demo(), "while-off.txt")
 	if err := os.WriteFile(name, eicar, 0o644); err != nil {

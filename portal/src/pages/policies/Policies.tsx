@@ -76,5 +76,5 @@ export function Confirmation({ policy }: { policy: Policy }) {
   if (assigned === 0) return <Status tone="neutral">{t('policies.noDevices')}</Status>
   if (failed > 0) return <Status tone="bad">{t('policies.failedOf', { failed: format.number(failed), assigned: format.number(assigned) })}</Status>
   if (pending > 0) return <Status tone="warn">{t('policies.confirmedOf', { confirmed: format.number(confirmed), assigned: format.number(assigned) })}</Status>
-  return <Status tone="good">{t('policies.allConfirmed', { assigned: format.number(assigned) })}</Status>
+  return <Status tone="good" testid="policy-confirmed">{t('policies.allConfirmed', { assigned: format.number(assigned) })}</Status>
 }
