@@ -75,6 +75,7 @@ type walk struct {
 	alertMS int64
 	alert   string // id of the alert of the EDR test
 	token   string // join token
+	hook    *hook
 }
 
 // step is one thing that a person does, and what they must see.
@@ -139,6 +140,11 @@ func (w *walk) close() error {
 	if w.page != nil {
 		if err := w.page.Close(); err != nil {
 			w.h.Say("browser: %v", err)
+		}
+	}
+	if w.hook != nil {
+		if err := w.hook.server.Close(); err != nil {
+			w.h.Say("webhook: %v", err)
 		}
 	}
 	return w.stack.Close()

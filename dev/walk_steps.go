@@ -36,11 +36,13 @@ func (w *walk) steps() []step {
 		{"mdatp health -details: healthy and licensed", w.healthDetails},
 		{"real-time protection off and on through the command line", w.switchProtection},
 		{"a policy that is made in the portal reaches the device, which refuses to go against it", w.policy},
+		{"a webhook is set up in the portal, and its test arrives", w.webhook},
 		{"curl of EICAR is stopped and quarantined", w.eicarByCurl},
 		{"mdatp threat list shows it", w.threatList},
 		{"incident and alert in the portal, with the process tree", w.malwareInPortal},
 		{"download, unzip and run the EDR test", w.edrTest},
 		{"one alert of severity Low in the portal, in an incident", w.edrInPortal},
+		{"the webhook was told of both, signed", w.webhookTold},
 		{"pages had no uncaught errors", w.noComplaints},
 	}
 }

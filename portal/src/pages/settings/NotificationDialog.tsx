@@ -40,7 +40,7 @@ export function NotificationDialog({ notification: old, saved, close }: Props) {
   const [name, setName] = useState(old?.name ?? '')
   const [kind, setKind] = useState<NotificationKind>(old?.kind ?? 'webhook')
   const [enabled, setEnabled] = useState(old?.enabled ?? true)
-  const [severity, setSeverity] = useState(old?.minSeverity ?? 'Low')
+  const [severity, setSeverity] = useState(old?.minSeverity ?? 'Informational')
   const [tests, setTests] = useState(old?.includeTests ?? false)
   const [on, setOn] = useState(old?.on ?? ['newAlert', 'newIncident'])
   const [target, setTarget] = useState<Target>(old?.target ?? fresh.webhook)

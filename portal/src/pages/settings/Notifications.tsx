@@ -97,7 +97,7 @@ function Delivery({ notification: n }: { notification: Notification }) {
   return (
     <span className={styles.lines}>
       {last === null ? <Status tone="neutral">{t('notifications.nothingYet')}</Status>
-        : last.ok ? <Status tone="good">{t('notifications.delivered')} <Ago time={last.at} /></Status>
+        : last.ok ? <Status tone="good" testid="notification-state">{t('notifications.delivered')} <Ago time={last.at} /></Status>
           : <Status tone="bad">{t('notifications.notDelivered')} <Ago time={last.at} /></Status>}
       {last && !last.ok && <Text size={200} className={styles.dim}>{last.detail}</Text>}
       {n.pending > 0 && <Text size={200}>{t('notifications.pending', { count: n.pending, number: format.number(n.pending) })}</Text>}
