@@ -14,8 +14,8 @@ import (
 // newDesk returns the desk, which tells pages what changed and puts what
 // people want to know into the outbox of the notifications.
 func newDesk(state *bun.DB, cfg incident.Config, notifier *notify.Notifier, devices *device.Registry, changes *hub, address string) *incident.Desk {
-	cfg.Changed = func(c incident.Changed) {
-		changes.found(c)
+	cfg.Changed = func(organization string, c incident.Changed) {
+		changes.found(organization, c)
 		notifier.Wake()
 	}
 	cfg.Tell = func(ctx context.Context, tx bun.IDB, organization string, n incident.News) error {

@@ -35,7 +35,7 @@ func newTests(state *bun.DB, record access.Recorder, desk *incident.Desk, agents
 		Notified: func(ctx context.Context, organization, alert string) (drill.Stage, error) {
 			return notified(ctx, desk, notices, organization, alert)
 		},
-		Changed: func(run string) { changes.publish(topicRun, run) },
+		Changed: func(organization, run string) { changes.publish(organization, topicRun, run) },
 	})
 }
 

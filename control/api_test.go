@@ -90,7 +90,7 @@ func newBench(t *testing.T) *bench {
 	must(err)
 	changes := newHub()
 	plans, err := plan.Open(t.Context(), state, plan.Config{
-		Record: trail.Record, Changed: func(id string) { changes.publish(topicPlan, id) },
+		Record: trail.Record, Changed: func(organization, id string) { changes.publish(organization, topicPlan, id) },
 	})
 	must(err)
 	must(plans.Begin(t.Context(), org.ID, "On-premises"))
@@ -433,15 +433,40 @@ func TestStreamTellsChanges(t *testing.T) {
 	}
 }
 
+// TestPagesHearOfTheirOrganizationAlone tells two organizations of changes,
+// also when one has so many that they are told as one.
+func TestPagesHearOfTheirOrganizationAlone(t *testing.T) {
+	h := newHub()
+	subs := map[string]*subscriber{}
+	for _, name := range []string{"ours", "theirs"} {
+		s, err := h.subscribe(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		subs[name] = s
+	}
+	h.publish("ours", topicAlert, "a")
+	for range 2 * maxPending {
+		h.publish("ours", topicDevice, rest.NewID())
+	}
+	h.publish("theirs", topicIncident, "7")
+	if got := h.take(subs["theirs"]); len(got) != 1 || !got[change{topicIncident, "7"}] {
+		t.Errorf("theirs: %v", got)
+	}
+	if got := h.take(subs["ours"]); !got[change{topicAlert, "a"}] || got[change{topicIncident, "7"}] {
+		t.Errorf("ours: %d changes", len(got))
+	}
+}
+
 func TestHubIsBounded(t *testing.T) {
 	h := newHub()
-	s, err := h.subscribe()
+	s, err := h.subscribe("ours")
 	if err != nil {
 		t.Fatal(err)
 	}
-	h.publish(topicPlan, "p")
+	h.publish("ours", topicPlan, "p")
 	for i := range 3 * maxPending {
-		h.publish(topicDevice, rest.NewID()[:8]+string(rune('a'+i%26)))
+		h.publish("ours", topicDevice, rest.NewID()[:8]+string(rune('a'+i%26)))
 	}
 	got := h.take(s)
 	if len(got) > maxPending+1 || !got[change{topicDevice, ""}] || !got[change{topicPlan, "p"}] {

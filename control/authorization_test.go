@@ -221,7 +221,7 @@ func TestAnotherOrganizationSeesNothing(t *testing.T) {
 	for _, r := range b.api.routes() {
 		path, names := all.path(t, r)
 		if r.Permission == rest.Public || r.Path == "/api/v1/stream" {
-			continue // the stream tells ids alone; docs/threat-model.md
+			continue // the stream: TestPagesHearOfTheirOrganizationAlone
 		}
 		status, text := b.as(foreign, r.Method, path, cmp.Or(bodies[r.Method+" "+r.Path], "{}"))
 		if names && status != http.StatusNotFound {

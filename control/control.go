@@ -115,9 +115,9 @@ func Run(ctx context.Context, cfg Config, env Env) (err error) {
 	pushes := newPusher()
 	plans, err := plan.Open(ctx, state, plan.Config{
 		Record: trail.Record,
-		Changed: func(environment string) {
+		Changed: func(organization, environment string) {
 			pushes.all()
-			changes.publish(topicPlan, environment)
+			changes.publish(organization, topicPlan, environment)
 		},
 	})
 	if err != nil {
@@ -128,9 +128,9 @@ func Run(ctx context.Context, cfg Config, env Env) (err error) {
 	}
 	devices, err := device.Open(ctx, state, device.Config{
 		Log: part(log, "device"), Tier: plans.Tier, Record: trail.Record,
-		Changed: func(id event.DeviceID) {
+		Changed: func(organization string, id event.DeviceID) {
 			pushes.device(id)
-			changes.publish(topicDevice, string(id))
+			changes.publish(organization, topicDevice, string(id))
 		},
 	})
 	if err != nil {
@@ -142,7 +142,7 @@ func Run(ctx context.Context, cfg Config, env Env) (err error) {
 	}
 	notices, err := notify.Open(notify.Config{
 		DB: state, Dir: filepath.Join(cfg.State, "keys"), Log: part(log, "notify"), Version: env.Version, Record: trail.Record,
-		Changed: func(id string) { changes.publish(topicNotice, id) },
+		Changed: func(organization, id string) { changes.publish(organization, topicNotice, id) },
 	})
 	if err != nil {
 		return err
@@ -274,15 +274,15 @@ func (c *Config) url(bound net.Addr) string {
 func part(log *slog.Logger, name string) *slog.Logger { return log.With("component", name) }
 
 // found tells pages about alerts and incidents.
-func (h *hub) found(c incident.Changed) {
+func (h *hub) found(organization string, c incident.Changed) {
 	for _, id := range c.Alerts {
-		h.publish(topicAlert, id)
+		h.publish(organization, topicAlert, id)
 	}
 	for _, id := range c.Incidents {
-		h.publish(topicIncident, fmt.Sprint(id))
+		h.publish(organization, topicIncident, fmt.Sprint(id))
 	}
 	for _, id := range c.Devices {
-		h.publish(topicDevice, string(id))
+		h.publish(organization, topicDevice, string(id))
 	}
 }
 

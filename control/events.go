@@ -85,7 +85,9 @@ func (e *events) ingest(devices *device.Registry, desk *incident.Desk, changes *
 		},
 		Touched: func(ids []event.DeviceID) {
 			for _, id := range ids {
-				changes.publish(topicDevice, string(id))
+				if organization, _, err := devices.Place(id); err == nil {
+					changes.publish(organization, topicDevice, string(id))
+				}
 			}
 		},
 		Log: log,

@@ -39,13 +39,13 @@ func openPolicies(ctx context.Context, state *bun.DB, ids *enrol.Authority, trai
 			m, err := devices.Member(id)
 			return policies.Device(m), err
 		},
-		Changed: func(what, id string) {
+		Changed: func(organization, what, id string) {
 			pushes.all()
 			topic := topicPolicy
 			if what == policies.AGroup {
 				topic = topicGroup
 			}
-			changes.publish(topic, id)
+			changes.publish(organization, topic, id)
 		},
 	})
 	if err != nil {

@@ -6,6 +6,7 @@ import (
 	"sync"
 	"time"
 
+	"komainu/control/access"
 	"komainu/fault"
 )
 
@@ -32,8 +33,9 @@ type hub struct {
 }
 
 type subscriber struct {
-	pending map[change]bool
-	wake    chan struct{} // capacity 1, sent to when pending is not empty
+	organization string
+	pending      map[change]bool
+	wake         chan struct{} // capacity 1, sent to when pending is not empty
 }
 
 // Bounds of the stream.
@@ -46,13 +48,16 @@ const (
 
 func newHub() *hub { return &hub{subs: map[*subscriber]bool{}} }
 
-func (h *hub) publish(topic, id string) {
+// publish tells the pages of an organization. Nobody else hears of it, not
+// even that something changed.
+func (h *hub) publish(organization, topic, id string) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for s := range h.subs {
-		if s.pending[change{topic, ""}] {
+		if s.organization != organization || s.pending[change{topic, ""}] {
 			continue
 		}
+		id := id
 		if len(s.pending) >= maxPending {
 			for c := range s.pending {
 				if c.topic == topic {
@@ -69,13 +74,13 @@ func (h *hub) publish(topic, id string) {
 	}
 }
 
-func (h *hub) subscribe() (*subscriber, error) {
+func (h *hub) subscribe(organization string) (*subscriber, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if len(h.subs) >= maxSubscribers {
 		return nil, fault.New(fault.Exhausted, "%d pages are connected already; close some", maxSubscribers)
 	}
-	s := &subscriber{pending: map[change]bool{}, wake: make(chan struct{}, 1)}
+	s := &subscriber{organization: organization, pending: map[change]bool{}, wake: make(chan struct{}, 1)}
 	h.subs[s] = true
 	return s, nil
 }
@@ -97,7 +102,7 @@ func (h *hub) take(s *subscriber) map[change]bool {
 // stream answers GET /stream with server-sent events until the client goes,
 // the server stops or the credentials end.
 func (a *api) stream(w http.ResponseWriter, r *http.Request) {
-	s, err := a.hub.subscribe()
+	s, err := a.hub.subscribe(access.ActorOf(r.Context()).Organization)
 	if err != nil {
 		a.refuse(w, err)
 		return

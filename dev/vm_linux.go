@@ -185,12 +185,13 @@ func (h *House) vmPayload(ctx context.Context, dir string, args []string) error 
 	if err := os.WriteFile(filepath.Join(dir, "init"), vmInit, 0o755); err != nil {
 		return err
 	}
-	run := "export KOMAINU_NEED=root\n"
+	var run strings.Builder
+	run.WriteString("export KOMAINU_NEED=root\n")
 	if args[0] == "test" {
 		if len(args) == 1 {
 			return fault.New(fault.Invalid, "name the packages to test, like ./agent/realtime")
 		}
-		run += "code=0\n"
+		run.WriteString("code=0\n")
 		for i, pkg := range args[1:] {
 			name := strconv.Itoa(i)
 			cmd := h.Command(ctx, ".", "go", "test", "-c", "-o", filepath.Join(dir, "test", name), pkg)
@@ -198,9 +199,9 @@ func (h *House) vmPayload(ctx context.Context, dir string, args []string) error 
 			if out, err := cmd.CombinedOutput(); err != nil {
 				return fmt.Errorf("build the tests of %s: %w\n%s", pkg, err, tail(string(out), 4000))
 			}
-			run += fmt.Sprintf("echo '== %s'\n./test/%s -test.timeout 15m || code=1\n", pkg, name)
+			run.WriteString(fmt.Sprintf("echo '== %s'\n./test/%s -test.timeout 15m || code=1\n", pkg, name))
 		}
-		run += "(exit $code)\n"
+		run.WriteString("(exit $code)\n")
 	} else {
 		bin, err := h.Build(ctx)
 		if err != nil {
@@ -221,13 +222,13 @@ func (h *House) vmPayload(ctx context.Context, dir string, args []string) error 
 		if err := os.WriteFile(filepath.Join(dir, "go.mod"), module, 0o644); err != nil {
 			return err
 		}
-		run += "export " + prebuilt + "=/komainu/bin\n./dev"
+		run.WriteString("export " + prebuilt + "=/komainu/bin\n./dev")
 		for _, a := range args {
-			run += " '" + strings.ReplaceAll(a, "'", `'\''`) + "'"
+			run.WriteString(" '" + strings.ReplaceAll(a, "'", `'\''`) + "'")
 		}
-		run += "\n"
+		run.WriteString("\n")
 	}
-	return os.WriteFile(filepath.Join(dir, "run"), []byte(run), 0o644)
+	return os.WriteFile(filepath.Join(dir, "run"), []byte(run.String()), 0o644)
 }
 
 // vmRun boots the machine and shows what it prints between its beginning and

@@ -99,7 +99,7 @@ type Config struct {
 	// Record writes to the audit log.
 	Record access.Recorder
 	// Changed is told which device changed. It must not block. May be nil.
-	Changed func(event.DeviceID)
+	Changed func(organization string, id event.DeviceID)
 }
 
 // Registry holds the devices. It is safe for concurrent use.
@@ -117,7 +117,7 @@ func Open(ctx context.Context, d *bun.DB, cfg Config) (*Registry, error) {
 		cfg.Now = time.Now
 	}
 	if cfg.Changed == nil {
-		cfg.Changed = func(event.DeviceID) {}
+		cfg.Changed = func(string, event.DeviceID) {}
 	}
 	r := &Registry{db: d, cfg: cfg, entries: map[event.DeviceID]*entry{}}
 	var rows []row
@@ -166,7 +166,7 @@ func (r *Registry) Register(ctx context.Context, organization, environment strin
 	r.mu.Lock()
 	r.entries[d.ID] = d.entry()
 	r.mu.Unlock()
-	r.cfg.Changed(d.ID)
+	r.cfg.Changed(organization, d.ID)
 	return d.ID, nil
 }
 
@@ -224,7 +224,7 @@ func (r *Registry) Report(id event.DeviceID, report health.Report) {
 	}
 	r.mu.Unlock()
 	if changed {
-		r.cfg.Changed(id)
+		r.cfg.Changed(e.organization, id) // which a device never changes
 	}
 }
 
@@ -242,7 +242,7 @@ func (r *Registry) change(id event.DeviceID, edit func(*entry)) {
 	}
 	r.mu.Unlock()
 	if e != nil {
-		r.cfg.Changed(id)
+		r.cfg.Changed(e.organization, id)
 	}
 }
 

@@ -52,7 +52,7 @@ func (b *bench) reopen(t testing.TB) {
 	r, err := device.Open(t.Context(), b.db, device.Config{
 		Log: slog.Default(), Now: func() time.Time { return b.now }, Tier: func(string) policy.Tier { return b.tier },
 		Record:  func(context.Context, bun.IDB, access.Change) error { return nil },
-		Changed: func(event.DeviceID) { b.changed++ },
+		Changed: func(string, event.DeviceID) { b.changed++ },
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -81,7 +81,7 @@ func (d *Desk) CommentAlert(ctx context.Context, organization, id, text string) 
 	if err != nil {
 		return Comment{}, err
 	}
-	d.cfg.Changed(changed)
+	d.cfg.Changed(organization, changed)
 	return row.view(), nil
 }
 
@@ -102,6 +102,6 @@ func (d *Desk) CommentIncident(ctx context.Context, organization, id, text strin
 	if err != nil {
 		return Comment{}, err
 	}
-	d.cfg.Changed(changed)
+	d.cfg.Changed(organization, changed)
 	return row.view(), nil
 }

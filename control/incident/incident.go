@@ -112,7 +112,7 @@ type Config struct {
 	Record access.Recorder
 	// Changed is told what was made or changed, after it is saved. It must not
 	// block. May be nil.
-	Changed func(Changed)
+	Changed func(organization string, c Changed)
 	// Tell is told what people may want to know, within the transaction that
 	// makes it true. May be nil.
 	Tell func(ctx context.Context, tx bun.IDB, organization string, n News) error
@@ -124,7 +124,7 @@ func New(d *bun.DB, cfg Config) *Desk {
 		cfg.Now = time.Now
 	}
 	if cfg.Changed == nil {
-		cfg.Changed = func(Changed) {}
+		cfg.Changed = func(string, Changed) {}
 	}
 	return &Desk{db: d, cfg: cfg}
 }
@@ -159,7 +159,7 @@ func (d *Desk) Take(ctx context.Context, organization string, device event.Devic
 	}
 	if len(changed.Alerts) > 0 {
 		changed.Devices = []event.DeviceID{device}
-		d.cfg.Changed(changed)
+		d.cfg.Changed(organization, changed)
 	}
 	return changed, nil
 }

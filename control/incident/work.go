@@ -200,7 +200,7 @@ func (d *Desk) ChangeAlert(ctx context.Context, organization, id string, c Triag
 		return nil, err
 	}
 	if len(changed.Alerts) > 0 {
-		d.cfg.Changed(changed)
+		d.cfg.Changed(organization, changed)
 	}
 	return effects, nil
 }
@@ -313,7 +313,7 @@ func (d *Desk) ChangeIncident(ctx context.Context, organization, id string, c Tr
 		return nil, err
 	}
 	if len(changed.Incidents) > 0 {
-		d.cfg.Changed(changed)
+		d.cfg.Changed(organization, changed)
 	}
 	return effects, nil
 }

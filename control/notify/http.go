@@ -183,7 +183,7 @@ func (n *Notifier) Create(ctx context.Context, in *CreateInput) (Notification, e
 	if err != nil {
 		return Notification{}, err
 	}
-	n.cfg.Changed(r.ID)
+	n.cfg.Changed(r.OrganizationID, r.ID)
 	return n.view(ctx, r)
 }
 
@@ -240,7 +240,7 @@ func (n *Notifier) Update(ctx context.Context, in *UpdateInput) (Notification, e
 	delete(n.wait, r.ID)
 	n.mu.Unlock()
 	n.Wake()
-	n.cfg.Changed(r.ID)
+	n.cfg.Changed(r.OrganizationID, r.ID)
 	return n.view(ctx, r)
 }
 
@@ -274,7 +274,7 @@ func (n *Notifier) Delete(ctx context.Context, in *ByID) error {
 		n.mu.Lock()
 		delete(n.wait, in.ID)
 		n.mu.Unlock()
-		n.cfg.Changed(in.ID)
+		n.cfg.Changed(access.ActorOf(ctx).Organization, in.ID)
 	}
 	return err
 }
@@ -314,7 +314,7 @@ func (n *Notifier) Test(ctx context.Context, in *ByID) (TestResult, error) {
 		}
 		return n.cfg.Record(ctx, tx, access.Change{Action: "notification.test", Target: r.ID, Name: r.Name, Detail: map[string]any{"ok": result.Ok}})
 	})
-	n.cfg.Changed(r.ID)
+	n.cfg.Changed(r.OrganizationID, r.ID)
 	return result, err
 }
 

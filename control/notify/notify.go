@@ -61,7 +61,7 @@ type Config struct {
 	Record  access.Recorder
 	// Changed is told what notification was changed or has delivered. It must
 	// not block. May be nil.
-	Changed func(id string)
+	Changed func(organization, id string)
 	// Pause replaces the pauses between attempts, for tests.
 	Pause func(failures int) time.Duration
 }
@@ -125,7 +125,7 @@ func Open(cfg Config) (*Notifier, error) {
 		cfg.Now = time.Now
 	}
 	if cfg.Changed == nil {
-		cfg.Changed = func(string) {}
+		cfg.Changed = func(string, string) {}
 	}
 	if cfg.Pause == nil {
 		cfg.Pause = pause
@@ -267,7 +267,6 @@ func (n *Notifier) drain(ctx context.Context, id string) {
 		delete(n.wait, id)
 	}
 	n.mu.Unlock()
-	n.cfg.Changed(id)
 	if ctx.Err() == nil {
 		// The loop takes the new pause, and what came in between.
 		n.Wake()
@@ -294,6 +293,7 @@ func (n *Notifier) deliverAll(ctx context.Context, id string) (failed bool, err 
 		if err := n.settle(context.WithoutCancel(ctx), r, o, detail, sendErr); err != nil {
 			return true, err
 		}
+		n.cfg.Changed(r.OrganizationID, id)
 		if sendErr != nil {
 			return true, nil
 		}

@@ -90,7 +90,7 @@ func (b *bench) reopen() {
 	b.Notifier, err = Open(Config{
 		DB: state, Dir: filepath.Join(b.dir, "keys"), Log: slog.New(slog.NewTextHandler(b.log, nil)), Version: "test", Host: "plane", Now: func() time.Time { return b.now() },
 		Record: func(_ context.Context, _ bun.IDB, c access.Change) error { b.audit = append(b.audit, c); return nil },
-		Changed: func(id string) {
+		Changed: func(_, id string) {
 			select {
 			case b.changed <- id:
 			default:

@@ -103,7 +103,7 @@ type Config struct {
 	Record access.Recorder
 	// Changed is told which environment's plan changed, after it is saved. It
 	// must not block. May be nil.
-	Changed func(environment string)
+	Changed func(organization, environment string)
 }
 
 // Open reads the plans from a migrated database.
@@ -112,7 +112,7 @@ func Open(ctx context.Context, d *bun.DB, cfg Config) (*Plans, error) {
 		cfg.Now = time.Now
 	}
 	if cfg.Changed == nil {
-		cfg.Changed = func(string) {}
+		cfg.Changed = func(string, string) {}
 	}
 	p := &Plans{db: d, cfg: cfg, tiers: map[string]policy.Tier{}}
 	var rows []row
@@ -141,7 +141,7 @@ func (p *Plans) committed(e *row) {
 	p.mu.Lock()
 	p.tiers[e.ID] = e.plan()
 	p.mu.Unlock()
-	p.cfg.Changed(e.ID)
+	p.cfg.Changed(e.OrganizationID, e.ID)
 }
 
 // Begin makes a first environment when there is none.

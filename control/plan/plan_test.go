@@ -48,7 +48,7 @@ func open(t fataler) *bench {
 			b.recorded = append(b.recorded, c)
 			return nil
 		},
-		Changed: func(id string) { b.changed = append(b.changed, id) },
+		Changed: func(_, id string) { b.changed = append(b.changed, id) },
 	})
 	if err != nil {
 		t.Fatal(err)

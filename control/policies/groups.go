@@ -179,7 +179,7 @@ func (p *Policies) saveGroup(ctx context.Context, organization, id string, c Gro
 	if err != nil {
 		return Group{}, err
 	}
-	if err := p.committed(ctx, AGroup, g.ID); err != nil {
+	if err := p.committed(ctx, organization, AGroup, g.ID); err != nil {
 		return Group{}, err
 	}
 	return p.Group(organization, g.ID)
@@ -268,5 +268,5 @@ func (p *Policies) DeleteGroup(ctx context.Context, organization, id string) err
 	if err != nil {
 		return err
 	}
-	return p.committed(ctx, AGroup, id)
+	return p.committed(ctx, organization, AGroup, id)
 }

@@ -81,7 +81,7 @@ type Config struct {
 	Device  func(event.DeviceID) (Device, error)
 	// Changed is told what was changed after it is saved: APolicy or AGroup,
 	// and its id. It must not block. May be nil.
-	Changed func(what, id string)
+	Changed func(organization, what, id string)
 }
 
 // Policies holds policies, groups and documents. It is safe for concurrent
@@ -167,7 +167,7 @@ func Open(ctx context.Context, d *bun.DB, cfg Config) (*Policies, error) {
 		cfg.Now = time.Now
 	}
 	if cfg.Changed == nil {
-		cfg.Changed = func(string, string) {}
+		cfg.Changed = func(string, string, string) {}
 	}
 	p := &Policies{db: d, cfg: cfg}
 	if err := p.load(ctx); err != nil {
@@ -324,18 +324,18 @@ func (p *Policies) save(ctx context.Context, r, old *row, c Change) (Policy, err
 	if err != nil {
 		return Policy{}, err
 	}
-	if err := p.committed(ctx, APolicy, r.ID); err != nil {
+	if err := p.committed(ctx, r.OrganizationID, APolicy, r.ID); err != nil {
 		return Policy{}, err
 	}
 	return p.Get(ctx, r.OrganizationID, r.ID)
 }
 
-func (p *Policies) committed(ctx context.Context, what, id string) error {
+func (p *Policies) committed(ctx context.Context, organization, what, id string) error {
 	// The change is stored: it has to be seen even if who made it is gone.
 	if err := p.load(context.WithoutCancel(ctx)); err != nil {
 		return err
 	}
-	p.cfg.Changed(what, id)
+	p.cfg.Changed(organization, what, id)
 	return nil
 }
 
@@ -369,7 +369,7 @@ func (p *Policies) Delete(ctx context.Context, organization, id string, force bo
 	if err != nil {
 		return err
 	}
-	return p.committed(ctx, APolicy, id)
+	return p.committed(ctx, organization, APolicy, id)
 }
 
 func stale(what, name, by string, version, yours uint64) error {

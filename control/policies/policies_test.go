@@ -82,7 +82,7 @@ func open(t fataler) *bench {
 			}
 			return b.devices[i], nil
 		},
-		Changed: func(what, id string) { b.changed = append(b.changed, what+" "+id) },
+		Changed: func(_, what, id string) { b.changed = append(b.changed, what+" "+id) },
 	}
 	b.reopen(t)
 	return b

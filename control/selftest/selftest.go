@@ -43,7 +43,7 @@ type Config struct {
 	// Notified says what became of the notifications of an alert. May be nil.
 	Notified func(ctx context.Context, organization, alert string) (drill.Stage, error)
 	// Changed is told of a run that has changed. It must not block.
-	Changed func(run string)
+	Changed func(organization, run string)
 }
 
 // Trace is what became of a finding. Alert is "" before there is one.
@@ -100,7 +100,7 @@ func New(b *bun.DB, cfg Config) *Runs {
 		cfg.Now = time.Now
 	}
 	if cfg.Changed == nil {
-		cfg.Changed = func(string) {}
+		cfg.Changed = func(string, string) {}
 	}
 	return &Runs{b, cfg}
 }
@@ -134,7 +134,7 @@ func (r *Runs) Start(ctx context.Context, organization string, device event.Devi
 	if err := r.cfg.Begin(asking, device, entry.ID, test); err != nil {
 		return r.notBegun(context.WithoutCancel(ctx), organization, entry.ID, err)
 	}
-	r.cfg.Changed(entry.ID)
+	r.cfg.Changed(organization, entry.ID)
 	return r.Get(ctx, organization, entry.ID)
 }
 
@@ -154,7 +154,7 @@ func (r *Runs) notBegun(ctx context.Context, organization, id string, cause erro
 	if err != nil {
 		return Run{}, err
 	}
-	r.cfg.Changed(id)
+	r.cfg.Changed(organization, id)
 	return r.Get(ctx, organization, id)
 }
 
@@ -230,7 +230,7 @@ func (r *Runs) Report(ctx context.Context, organization string, device event.Dev
 		return err
 	})
 	if err == nil && changed {
-		r.cfg.Changed(told.ID)
+		r.cfg.Changed(organization, told.ID)
 	}
 	return stages, err
 }

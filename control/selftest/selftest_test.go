@@ -51,7 +51,7 @@ func open(t *testing.T, more func(*selftest.Config, *world)) *world {
 			return w.begin
 		},
 		Trace:   func(context.Context, string, event.DeviceID, string) (selftest.Trace, error) { return w.trace, nil },
-		Changed: func(string) { w.changed++ },
+		Changed: func(string, string) { w.changed++ },
 	}
 	if more != nil {
 		more(&cfg, w)
