@@ -33,6 +33,7 @@ type api struct {
 	desk    *incident.Desk
 	notices *notify.Notifier
 	hub     *hub
+	meter   *meter
 	ids     *enrol.Authority
 	agents  *gateway.Gateway
 	tests   *selftest.Runs

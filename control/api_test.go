@@ -29,6 +29,7 @@ import (
 	"komainu/control/incident"
 	"komainu/control/notify"
 	"komainu/control/plan"
+	"komainu/control/queue"
 	"komainu/control/rest"
 	"komainu/event"
 	"komainu/fault"
@@ -106,10 +107,12 @@ func newBench(t *testing.T) *bench {
 		agents: gateway.New(gateway.Config{Log: log}), record: trail.Record, state: state, address: "https://komainu.example:8443",
 		queued: func(context.Context) error { return nil }, stopping: t.Context().Done(),
 	}
+	b.api.meter = newMeter(b.api, &events{}, t.TempDir(), "test")
+	b.api.meter.queue, b.api.meter.store = calm{}, calm{}
 	b.api.tests = newTests(state, trail.Record, b.api.desk, &b.api.agents, b.api.notices, changes)
 	routes := rest.NewAPI(log, "test", users.Gate, db.Explain)
 	routes.Mount(b.api.routes()...)
-	b.server = httptest.NewTLSServer(rest.Guard(log, routes))
+	b.server = httptest.NewTLSServer(rest.Guard(log, routes, nil))
 	t.Cleanup(b.server.Close)
 	list, err := plans.List(t.Context(), org.ID)
 	must(err)
@@ -406,6 +409,13 @@ func TestTimelineOverTheAPI(t *testing.T) {
 		t.Errorf("asked for %+v", q)
 	}
 }
+
+// calm is a queue and a store with nothing in them.
+type calm struct{}
+
+func (calm) Status(context.Context) (queue.Status, error) { return queue.Status{}, nil }
+func (calm) Count(context.Context) (int64, error)         { return 0, nil }
+func (calm) Size() (int64, error)                         { return 0, nil }
 
 func TestStreamTellsChanges(t *testing.T) {
 	b := newBench(t)

@@ -169,11 +169,12 @@ func Run(ctx context.Context, cfg Config, env Env) (err error) {
 		room:    events.store.Room,
 		address: cfg.url(listener.Addr()), stopping: stopping,
 	}
+	a.meter = newMeter(a, events, cfg.State, env.Version)
 	routes := rest.NewAPI(a.log, env.Version, users.Gate, db.Explain)
 	routes.Mount(a.routes()...)
 	routes.Handle("/", portal.Handler())
 	enrolment := ids.Handler(&registrar{organization, plans, devices}, wire.Protocol)
-	browsers := rest.Guard(a.log, routes)
+	browsers := rest.Guard(a.log, routes, a.meter.answered)
 	entry := newDoor(listener, ids.TLSConfig(), part(log, "door"), split(enrolment, agents, browsers), split(enrolment, agents, http.NotFoundHandler()))
 
 	all := &whole{cfg: cfg, version: env.Version, state: state, ids: ids, events: events, log: part(log, "host")}

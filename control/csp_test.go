@@ -24,7 +24,7 @@ var (
 // told to run no script that stands in a page, and no page has one.
 func TestNoInlineScript(t *testing.T) {
 	w := httptest.NewRecorder()
-	rest.Guard(slog.New(slog.DiscardHandler), portal.Handler()).ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/", nil))
+	rest.Guard(slog.New(slog.DiscardHandler), portal.Handler(), nil).ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/", nil))
 	page, err := io.ReadAll(w.Result().Body)
 	if err != nil || w.Code != http.StatusOK {
 		t.Fatalf("%d, %v", w.Code, err)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"path/filepath"
+	"sync/atomic"
 	"time"
 
 	"komainu/control/device"
@@ -23,6 +24,14 @@ import (
 type events struct {
 	queue *queue.Queue
 	store *duckdb.Store
+
+	retention retention
+}
+
+// retention is what deleting old events has done.
+type retention struct {
+	deleted atomic.Uint64 // events
+	last    atomic.Int64  // Unix time of the last run that ended well
 }
 
 func openEvents(ctx context.Context, cfg Config, log *slog.Logger) (*events, error) {
@@ -37,7 +46,7 @@ func openEvents(ctx context.Context, cfg Config, log *slog.Logger) (*events, err
 	if err != nil {
 		return nil, errors.Join(err, store.Close())
 	}
-	return &events{q, store}, nil
+	return &events{queue: q, store: store}, nil
 }
 
 // Close closes the queue, which ends what flows, and then the store.
@@ -120,7 +129,11 @@ func (e *events) retain(ctx context.Context, days int, log *slog.Logger) error {
 			return nil
 		case err != nil:
 			log.Warn("old events could not be deleted", "error", err)
-		case deleted > 0:
+		default:
+			e.retention.last.Store(time.Now().Unix())
+			e.retention.deleted.Add(uint64(deleted))
+		}
+		if deleted > 0 {
 			log.Info("old events deleted", "events", deleted, "older_than_days", days)
 		}
 		select {

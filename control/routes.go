@@ -62,6 +62,7 @@ func (a *api) routes() []rest.Route {
 
 		rest.Plain("GET /api/v1/stream", rest.SignedIn, "Changes as server-sent events: device, alert, incident, plan, policy, group", "text/event-stream", a.stream),
 
+		rest.Plain("GET /metrics", access.ReadMetrics, "Figures for Prometheus", "text/plain", a.metrics),
 		rest.Plain("GET /healthz", rest.Public, "Whether the process lives", "application/json", a.healthz),
 		rest.Plain("GET /readyz", rest.Public, "Whether requests can be served", "application/json", a.readyz),
 		rest.Plain("GET /ca.pem", rest.Public, "The certificate of the control plane's CA", "application/x-pem-file", a.ca),

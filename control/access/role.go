@@ -23,6 +23,7 @@ const (
 	ReadAlerts      rest.Permission = "alerts.read"
 	ReadPlans       rest.Permission = "plans.read"
 	ReadPolicies    rest.Permission = "policies.read"
+	ReadMetrics     rest.Permission = "metrics.read"
 	TriageAlerts    rest.Permission = "alerts.triage"
 	ManageEnrolment rest.Permission = "enrolment.manage"
 	ManageDevices   rest.Permission = "devices.manage"
@@ -44,6 +45,7 @@ var grants = []struct {
 	{ReadAlerts, Reader},
 	{ReadPlans, Reader},
 	{ReadPolicies, Reader},
+	{ReadMetrics, Reader},
 	{TriageAlerts, Operator},
 	{ManageEnrolment, Operator},
 	{ManageDevices, Operator},

@@ -323,3 +323,10 @@ func find(ctx context.Context, b bun.IDB, id string) (*row, error) {
 	err := b.NewSelect().Model(r).Where("id = ? AND organization_id = ?", id, access.ActorOf(ctx).Organization).Scan(ctx)
 	return r, db.NotFound(err, "notification", id)
 }
+
+// Outbox counts the messages of all organizations that wait, and those that
+// were given up.
+func (n *Notifier) Outbox(ctx context.Context) (pending, dead int, err error) {
+	err = n.db.NewSelect().Model((*outboxRow)(nil)).ColumnExpr("coalesce(sum(NOT dead), 0), coalesce(sum(dead), 0)").Scan(ctx, &pending, &dead)
+	return pending, dead, err
+}

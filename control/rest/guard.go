@@ -28,8 +28,10 @@ func RequestID(ctx context.Context) string {
 
 // Guard is the outermost handler: it names the request, bounds its body, sets
 // the headers that keep a browser from being misled, turns a panic into an
-// internal error, and writes the access log at debug.
-func Guard(log *slog.Logger, next http.Handler) http.Handler {
+// internal error, and writes the access log at debug. observe, if it is not
+// nil, is told of every answer: the pattern of its route ("" for none), the
+// status, and how long it took.
+func Guard(log *slog.Logger, next http.Handler, observe func(pattern string, status int, took time.Duration)) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		start, id := time.Now(), NewID()
 		h := w.Header()
@@ -47,6 +49,7 @@ func Guard(log *slog.Logger, next http.Handler) http.Handler {
 			r.Body = http.MaxBytesReader(w, r.Body, MaxBody)
 		}
 		rec := &recorder{ResponseWriter: w}
+		r = r.WithContext(context.WithValue(r.Context(), requestKey{}, id))
 		defer func() {
 			v := recover()
 			if v == http.ErrAbortHandler {
@@ -58,9 +61,13 @@ func Guard(log *slog.Logger, next http.Handler) http.Handler {
 					p.write(w)
 				}
 			}
-			log.Debug("request", "id", id, "method", r.Method, "path", r.URL.Path, "status", rec.status, "took", time.Since(start), "remote", r.RemoteAddr)
+			took := time.Since(start)
+			if observe != nil {
+				observe(r.Pattern, rec.status, took)
+			}
+			log.Debug("request", "id", id, "method", r.Method, "path", r.URL.Path, "status", rec.status, "took", took, "remote", r.RemoteAddr)
 		}()
-		next.ServeHTTP(rec, r.WithContext(context.WithValue(r.Context(), requestKey{}, id)))
+		next.ServeHTTP(rec, r)
 	})
 }
 

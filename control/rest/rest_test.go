@@ -35,7 +35,7 @@ func serve(t *testing.T, log *bytes.Buffer, path string, h func(context.Context,
 	api := rest.NewAPI(l, "test", open(), explain)
 	api.Mount(rest.JSON("GET /api/v1/x", rest.Public, "x", h))
 	w := httptest.NewRecorder()
-	rest.Guard(l, api).ServeHTTP(w, httptest.NewRequest("GET", path, nil))
+	rest.Guard(l, api, nil).ServeHTTP(w, httptest.NewRequest("GET", path, nil))
 	return w
 }
 
