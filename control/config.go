@@ -52,7 +52,13 @@ type QueueConfig struct {
 // EventConfig says how long events are kept.
 type EventConfig struct {
 	RetentionDays int `yaml:"retention_days"`
+	// MaxBytes bounds what events take; the oldest are deleted first. 0: the
+	// disk is the limit.
+	MaxBytes int64 `yaml:"max_bytes"`
 }
+
+// minEventBytes is the least bound of the event store that makes sense.
+const minEventBytes = 64 << 20
 
 // DefaultConfig is what an installation gets that decides nothing.
 func DefaultConfig() Config {
@@ -118,6 +124,9 @@ func (c *Config) Validate() error {
 	}
 	if c.Events.RetentionDays < 1 || c.Events.RetentionDays > 3650 {
 		problem("events.retention_days %d: want 1 to 3650", c.Events.RetentionDays)
+	}
+	if c.Events.MaxBytes < 0 || c.Events.MaxBytes > 0 && c.Events.MaxBytes < minEventBytes {
+		problem("events.max_bytes %d: want at least %d, or 0 for no bound but the disk", c.Events.MaxBytes, int64(minEventBytes))
 	}
 	if errs == nil {
 		return nil

@@ -208,7 +208,7 @@ func Run(ctx context.Context, cfg Config, env Env) (err error) {
 	run("findings", intake.findings)
 	run("notify", notices.Run)
 	run("retention", func(ctx context.Context) error {
-		return events.retain(ctx, cfg.Events.RetentionDays, part(log, "retention"))
+		return events.retain(ctx, cfg.Events, part(log, "retention"))
 	})
 	doors.Go(func() { stop(entry.Run()) })
 	doors.Go(func() { stop(commands.run()) })

@@ -115,31 +115,53 @@ func (e *events) ingest(devices *device.Registry, desk *incident.Desk, changes *
 	return intake{events: consume(ingest.EventsConsumer, in.Events), findings: consume(ingest.FindingsConsumer, in.Findings)}
 }
 
-// retainEvery is how often events that are too old are deleted.
-const retainEvery = time.Hour
+// How often events that are too old, or too many, are deleted. A flood fills a
+// store within minutes, age does not.
+const (
+	retainEvery = time.Hour
+	shrinkEvery = time.Minute
+)
 
-// retain deletes events that are older than an installation keeps them.
-func (e *events) retain(ctx context.Context, days int, log *slog.Logger) error {
-	tick := time.NewTicker(retainEvery)
+// retain deletes events that are older than an installation keeps them, and
+// the oldest of those that take more room than they may.
+func (e *events) retain(ctx context.Context, cfg EventConfig, log *slog.Logger) error {
+	tick := time.NewTicker(shrinkEvery)
 	defer tick.Stop()
+	var purged time.Time
 	for {
-		deleted, err := e.store.Purge(ctx, time.Now().AddDate(0, 0, -days))
+		var err error
+		if time.Since(purged) >= retainEvery {
+			var old int
+			old, err = e.store.Purge(ctx, time.Now().AddDate(0, 0, -cfg.RetentionDays))
+			e.retained(old, log, "older_than_days", cfg.RetentionDays)
+			purged = time.Now()
+		}
+		if cfg.MaxBytes > 0 && err == nil {
+			var surplus int
+			surplus, err = e.store.Shrink(ctx, cfg.MaxBytes)
+			e.retained(surplus, log, "to_fit_into_bytes", cfg.MaxBytes)
+		}
 		switch {
 		case ctx.Err() != nil:
 			return nil
 		case err != nil:
 			log.Warn("old events could not be deleted", "error", err)
+			purged = time.Time{}
 		default:
 			e.retention.last.Store(time.Now().Unix())
-			e.retention.deleted.Add(uint64(deleted))
-		}
-		if deleted > 0 {
-			log.Info("old events deleted", "events", deleted, "older_than_days", days)
 		}
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-tick.C:
 		}
+	}
+}
+
+// retained counts what was deleted, and why.
+func (e *events) retained(n int, log *slog.Logger, why string, limit any) {
+	if n > 0 {
+		e.retention.deleted.Add(uint64(n))
+		log.Info("old events deleted", "events", n, why, limit)
 	}
 }
