@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"os"
 	"os/exec"
@@ -80,7 +81,9 @@ func boot(t *testing.T, base string) *machine {
 	if out, err := exec.CommandContext(t.Context(), "cp", "-a", base+"/.", m.root).CombinedOutput(); err != nil {
 		t.Fatalf("copy Debian: %v\n%s", err, out)
 	}
-	cmd := exec.CommandContext(t.Context(), "systemd-nspawn", "--directory="+m.root, "--register=no", "--keep-unit", "--boot",
+	// The context of a test ends before its cleanup: it must not kill what
+	// takes the machine down.
+	cmd := exec.CommandContext(context.WithoutCancel(t.Context()), "systemd-nspawn", "--directory="+m.root, "--register=no", "--keep-unit", "--boot",
 		fmt.Sprintf("--machine=komainu-%d", os.Getpid()), "--console=read-only", "--private-network", "--resolv-conf=off", "--timezone=off", "--link-journal=no",
 		"--system-call-filter=fanotify_init fanotify_mark bpf perf_event_open",
 		"--capability=CAP_SYS_ADMIN,CAP_BPF,CAP_PERFMON,CAP_NET_ADMIN,CAP_SYS_RESOURCE,CAP_SYS_PTRACE")
@@ -90,9 +93,18 @@ func boot(t *testing.T, base string) *machine {
 	m.must(cmd.Start())
 	t.Cleanup(func() {
 		_ = cmd.Process.Signal(unix.SIGTERM) // it powers the machine off
-		limit := time.AfterFunc(20*time.Second, func() { _ = cmd.Process.Kill() })
+		limit := time.AfterFunc(20*time.Second, func() {
+			if m.init != 0 {
+				_ = unix.Kill(m.init, unix.SIGKILL) // all that is in the machine goes with it
+			}
+			_ = cmd.Process.Kill()
+		})
 		defer limit.Stop()
 		_ = cmd.Wait() // its exit code says how the machine ended
+		if m.init != 0 && unix.Kill(m.init, 0) == nil {
+			_ = unix.Kill(m.init, unix.SIGKILL)
+			t.Error("the machine outlived its test")
+		}
 		if t.Failed() {
 			t.Logf("the console ends:\n%s", console.Bytes()[max(0, console.Len()-3000):])
 		}

@@ -95,7 +95,7 @@ type Target struct {
 type ListInput struct {
 	rest.Paging
 	Action string `query:"action" doc:"only this action"`
-	Actor  string `query:"actor" doc:"only this user or token, by name"`
+	Actor  string `query:"actor" doc:"only users and tokens whose name holds this"`
 	Target string `query:"target" doc:"only this target, by id"`
 }
 
@@ -110,10 +110,13 @@ func (l *Log) List(ctx context.Context, in *ListInput) (rest.List[Entry], error)
 	who := access.ActorOf(ctx).Organization
 	q := l.db.NewSelect().Model(&rows).
 		Where("(organization_id = ? OR organization_id = '' AND ? = (SELECT id FROM organizations ORDER BY created_at, id LIMIT 1))", who, who)
-	for column, value := range map[string]string{"action": in.Action, "actor_name": in.Actor, "target": in.Target} {
+	for column, value := range map[string]string{"action": in.Action, "target": in.Target} {
 		if value != "" {
 			q.Where("? = ?", bun.Ident(column), value)
 		}
+	}
+	if in.Actor != "" {
+		q.Where("instr(lower(actor_name), lower(?)) > 0", in.Actor)
 	}
 	total, err := db.Page(ctx, q.Order("id DESC"), in.Limit, offset)
 	if err != nil {

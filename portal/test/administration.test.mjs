@@ -51,6 +51,15 @@ test('a user is made, gets another role, a new password, and goes', async () => 
   assert.ok(await at('role-admin').isDisabled(), 'nobody takes the role from themselves')
 })
 
+test('a name that is taken is said, and what was typed stays', async () => {
+  await begin('/settings/users')
+  await at('user-create').click()
+  await at('user-name').fill('sato')
+  await at('user-save').click()
+  await at('user-dialog').getByText('there is already a user named sato').waitFor()
+  assert.equal(await at('user-name').inputValue(), 'sato')
+})
+
 test('a token is shown once and taken away', async () => {
   await begin('/settings/tokens')
   await at('api-token-create').click()

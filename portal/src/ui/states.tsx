@@ -33,6 +33,7 @@ export function useErrorText(): (error: unknown) => string {
     if (pause) return t('state.paused', { time: pause[1] })
     // What the person did wrong is said in the message alone; other kinds are
     // explained in general, with the message below as the detail.
+    if (error.kind === 'conflict' && error.message) return t('state.refused', { reason: name('errorKind', 'conflict'), detail: error.message })
     const known = error.kind === 'invalid' ? name('message', error.message) : name('errorKind', error.kind)
     return known === error.kind ? error.message || t('state.failed') : known
   }, [t, name])

@@ -87,6 +87,7 @@ function NewApiToken({ close, created }: { close: () => void; created: (token: A
     event.preventDefault()
     if (busy) return
     setBusy(true)
+    setError(undefined)
     createApiToken({ label: label.trim(), role, expiresInSeconds: days * day }).then(created, (e: unknown) => {
       setError(e)
       setBusy(false)

@@ -114,6 +114,7 @@ function NewUser({ close, created }: { close: () => void; created: (user: User) 
     event.preventDefault()
     if (busy) return
     setBusy(true)
+    setError(undefined)
     createUser({ name: name.trim(), role }).then(created, (e: unknown) => {
       setError(e)
       setBusy(false)
