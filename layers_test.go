@@ -90,7 +90,7 @@ var foreign = []struct {
 	{"modernc.org/sqlite", []string{"control/db"}, "one place opens the state"},
 	{"github.com/duckdb/duckdb-go", []string{"control/eventstore/"}, "one place opens the event store"},
 	{"github.com/nats-io", []string{"control/queue"}, "one place knows the queue"},
-	{"github.com/spf13/cobra", []string{"agent/cli", "cmd/komainuctl"}, "commands only"},
+	{"github.com/spf13/cobra", []string{"agent/cli", "cmd/komainuctl", "internal/manpage"}, "commands only"},
 	{"github.com/lxzan/gws", []string{"agent/link", "control/gateway"}, "the two ends of the link"},
 }
 

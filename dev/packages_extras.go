@@ -65,7 +65,7 @@ func (p *packing) complete(ctx context.Context, name, stage string) error {
 
 // manuals takes the man pages of a command and of its subcommands.
 func (p *packing) manuals(name, stage string) error {
-	pages, err := filepath.Glob(p.h.Path("docs", "man", name+"*.[0-9]"))
+	pages, err := filepath.Glob(p.h.Path("docs", "man", name+".[0-9]"))
 	if err != nil {
 		return err
 	}
