@@ -203,7 +203,7 @@ func (l *local) RestoreQuarantined(ctx context.Context, req localapi.RestoreRequ
 // TestConnectivity implements localapi.Connectivity.
 func (l *local) TestConnectivity(ctx context.Context, step func(localapi.ConnectivityStep) error) error {
 	return link.Test(ctx, l.w.cfg.State, l.w.proxy(), time.Now, func(s link.Step) error {
-		return step(localapi.ConnectivityStep{Name: s.Name, Target: s.Target, OK: s.OK, Detail: s.Detail, Duration: s.Took})
+		return step(localapi.ConnectivityStep{Name: s.Name, Target: s.Target, OK: s.OK, Skipped: s.Skipped, Detail: s.Detail, Duration: s.Took})
 	})
 }
 

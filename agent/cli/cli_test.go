@@ -135,6 +135,7 @@ func (a *agent) steer(what string) error {
 		a.scan = []localapi.ScanJob{{State: localapi.ScanFailed, FilesScanned: 7, Error: "the scanner does not answer"}}
 	case "unreachable-control":
 		a.steps[1].OK, a.steps[1].Detail = false, "connection refused; is the control plane running?"
+		a.steps = append(a.steps, localapi.ConnectivityStep{Name: "clock", Target: "https://control.example:8443", Skipped: true})
 	default:
 		return fmt.Errorf("agent %s: no such thing", what)
 	}

@@ -65,7 +65,7 @@ func newFakeAgent() *fakeAgent {
 		},
 		steps: []localapi.ConnectivityStep{
 			{Name: "tls", Target: "https://control.example:8443/ca.pem", OK: true, Duration: 12 * time.Millisecond},
-			{Name: "ping", Target: "https://control.example:8443/agent/v1/ping", OK: true, Duration: 3 * time.Millisecond},
+			{Name: "protocol", Target: "https://control.example:8443/agent/v1/ping", OK: true, Duration: 3 * time.Millisecond, Detail: "protocol 3"},
 		},
 	}
 }

@@ -150,6 +150,7 @@ var (
 	msgQuarantineEmptied  = text{"Quarantine emptied", "検疫を空にしました"}
 	msgRestored           = text{"Restored from quarantine", "検疫から復元しました"}
 	msgNoExclusions       = text{"No exclusions", "除外はありません"}
+	msgStepSkipped        = text{"not tried, because an earlier step failed", "前の手順が失敗したため実行していません"}
 	msgTesting            = text{"Testing connection with %s", "%s との接続を検査しています"}
 	msgEnrolled           = text{"Device enrolled", "デバイスを登録しました"}
 	msgDiagnosticCreated  = text{"Diagnostic file created: %s", "診断ファイルを作成しました: %s"}

@@ -13,15 +13,16 @@ import (
 
 // Step is the outcome of one thing that must work for the link.
 type Step struct {
-	Name   string
-	Target string
-	OK     bool
-	Detail string
-	Took   time.Duration
+	Name    string
+	Target  string
+	OK      bool
+	Skipped bool // not tried, because an earlier step failed
+	Detail  string
+	Took    time.Duration
 }
 
 // Test tries the way to the control plane, one thing after the other, and
-// reports each. It stops after a step that the next ones stand on. Errors:
+// reports each. What stands on a step that failed is skipped. Errors:
 // fault.Conflict when the device is not enrolled, or the error of report.
 func Test(ctx context.Context, dir string, proxy Proxy, now func() time.Time, report func(Step) error) error {
 	id, err := Load(dir)
@@ -92,6 +93,11 @@ func Test(ctx context.Context, dir string, proxy Proxy, now func() time.Time, re
 		off := now().Sub(p.Time)
 		return off.Abs().Round(time.Millisecond).String() + " apart", clockFault(off)
 	})
+	t.step("latency", id.Server+"/agent/v1/ping", func() (string, error) {
+		c := newClient(proxy, config)
+		defer c.close()
+		return latency(ctx, c, id.Server)
+	})
 	t.step("certificate", string(id.Device), func() (string, error) {
 		left := id.NotAfter.Sub(now())
 		if left < 0 {
@@ -102,6 +108,28 @@ func Test(ctx context.Context, dir string, proxy Proxy, now func() time.Time, re
 	return t.err
 }
 
+// latency asks a few times over one connection and returns the shortest and
+// the longest that an answer took.
+func latency(ctx context.Context, c client, server string) (string, error) {
+	const asked = 5
+	var shortest, longest time.Duration
+	for i := range asked + 1 {
+		start := time.Now()
+		if _, err := c.ping(ctx, server); err != nil {
+			return "", err
+		}
+		took := time.Since(start)
+		switch {
+		case i == 0: // it makes the connection
+		case i == 1:
+			shortest, longest = took, took
+		default:
+			shortest, longest = min(shortest, took), max(longest, took)
+		}
+	}
+	return fmt.Sprintf("%s to %s for an answer, %d asked", shortest.Round(10*time.Microsecond), longest.Round(10*time.Microsecond), asked), nil
+}
+
 type tester struct {
 	report  func(Step) error
 	stopped bool
@@ -109,7 +137,11 @@ type tester struct {
 }
 
 func (t *tester) step(name, target string, try func() (string, error)) {
-	if t.stopped || t.err != nil {
+	if t.err != nil {
+		return
+	}
+	if t.stopped {
+		t.err = t.report(Step{Name: name, Target: target, Skipped: true})
 		return
 	}
 	start := time.Now()

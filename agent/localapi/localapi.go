@@ -172,10 +172,11 @@ type Exclusion struct {
 
 // ConnectivityStep is the outcome of one thing that the agent must reach.
 type ConnectivityStep struct {
-	Name     string        `json:"name"`   // "resolve", "tls", "ping", "link", "certificate", …
-	Target   string        `json:"target"` // an URL
+	Name     string        `json:"name"`   // resolve, tcp, proxy, tls, protocol, clock, latency, certificate
+	Target   string        `json:"target"` // what was reached for
 	OK       bool          `json:"ok"`
-	Detail   string        `json:"detail,omitempty"` // why it failed and what to do; or what was seen
+	Skipped  bool          `json:"skipped,omitempty"` // not tried, because an earlier step failed
+	Detail   string        `json:"detail,omitempty"`  // why it failed and what to do; or what was seen
 	Duration time.Duration `json:"durationNanoseconds"`
 }
 
