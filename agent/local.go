@@ -226,6 +226,14 @@ func (l *local) UpdateDefinitions(context.Context) (localapi.DefinitionsResult, 
 	return localapi.DefinitionsResult{Version: scan.Embedded().Version(), Note: "the definitions of this version are embedded in the agent; a new version of the agent brings new ones"}, nil
 }
 
+// ScanCounters implements localapi.Diagnostics.
+func (l *local) ScanCounters(context.Context) ([]localapi.ScanCounter, error) {
+	if l.w.realtime == nil || !l.w.settings.Now().RealTimeOn() {
+		return nil, fault.New(fault.Conflict, "real-time protection is off, so that nothing is scanned for programs; komainu health says why")
+	}
+	return l.w.protect.counts.list(), nil
+}
+
 // WriteDiagnostics implements localapi.Diagnostics: health, counters and
 // settings, and a manifest of what is in it.
 func (l *local) WriteDiagnostics(_ context.Context, out io.Writer) error {

@@ -40,6 +40,8 @@ type protector struct {
 	now     atomic.Pointer[policy.Effective]
 	matcher atomic.Pointer[policy.Matcher]
 
+	counts scanCounts
+
 	work sync.WaitGroup // quarantines that go on after the opener has its answer
 
 	mu    sync.Mutex
@@ -72,6 +74,7 @@ func (p *protector) Judge(ctx context.Context, o realtime.Open) realtime.Decisio
 		return realtime.Decision{} // not remembered: the next opener may be no excluded process
 	}
 	p.tests.Opened(o.Path, nil)
+	p.counts.add(tree)
 	v, err := p.scanner.Scan(ctx, o.File, scan.Options{Budget: scanBudget, SkipArchives: !p.now.Load().ScanArchives})
 	if err != nil {
 		p.log.Warn("a file could not be scanned", "path", o.Path, "error", err)

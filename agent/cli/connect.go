@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"strings"
 	"time"
 
@@ -162,8 +163,42 @@ func (a *app) diagnostic() *cobra.Command {
 		},
 	}
 	create.Flags().StringVar(&dir, "path", ".", a.say(flagDiagnosticPath))
-	return a.group("diagnostic", msgDiagnostic, create, a.missing("real-time-protection-statistics"),
+	return a.group("diagnostic", msgDiagnostic, create, a.scanStatistics(),
 		a.missing("ebpf-statistics"), a.missing("hot-event-sources"))
+}
+
+// scanStatistics shows for which programs real-time protection scans.
+func (a *app) scanStatistics() *cobra.Command {
+	var top int
+	cmd := &cobra.Command{
+		Use: "real-time-protection-statistics [--sort] [--top N]", Short: a.say(msgScanStatistics), Args: cobra.NoArgs, DisableFlagsInUseLine: true,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if top < 1 {
+				return fault.New(fault.Invalid, "%s", a.say(msgTopTooSmall))
+			}
+			return a.ask(cmd.Context(), func(ctx context.Context, c *localapi.Client) error {
+				list, err := c.ScanCounters(ctx)
+				if err != nil {
+					return err
+				}
+				list = list[:min(top, len(list))]
+				if a.output == "json" {
+					return a.json(struct {
+						Counters []localapi.ScanCounter `json:"counters"`
+					}{list})
+				}
+				rows := make([][]string, len(list))
+				for i, n := range list {
+					rows[i] = []string{strconv.FormatUint(n.Files, 10), clean(n.Name), clean(n.Path)}
+				}
+				a.table([]string{a.say(colFilesScanned), a.say(colName), a.say(colPath)}, rows)
+				return nil
+			})
+		},
+	}
+	cmd.Flags().IntVar(&top, "top", 1025, a.say(flagTop))
+	cmd.Flags().Bool("sort", true, a.say(flagSort))
+	return cmd
 }
 
 // archive creates the diagnostic file in a folder and says where it is. One

@@ -356,6 +356,10 @@ func (f *fakeAgent) UpdateDefinitions(context.Context) (localapi.DefinitionsResu
 	return localapi.DefinitionsResult{Version: "1.0.1", Note: "Definitions are embedded in this version of the agent and come with its updates."}, nil
 }
 
+func (f *fakeAgent) ScanCounters(context.Context) ([]localapi.ScanCounter, error) {
+	return []localapi.ScanCounter{{ID: 1, Name: "git", Path: "/usr/bin/git", Files: 1200}, {ID: 2, Name: "cc1", Path: "/usr/lib/gcc/cc1", Files: 31}}, nil
+}
+
 func (f *fakeAgent) WriteDiagnostics(_ context.Context, w io.Writer) error {
 	_, err := io.WriteString(w, "PK of a zip")
 	return err

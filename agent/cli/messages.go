@@ -87,6 +87,13 @@ var (
 	msgLogLevel              = text{"How much is logged", "ログの詳細度"}
 	msgLogSetShort           = text{"Set the log level", "ログレベルを設定する"}
 	msgDiagnostic            = text{"Collect what helps to find a fault", "診断情報を収集する"}
+	msgScanStatistics        = text{"Show for which programs files are scanned", "ファイルのスキャンを引き起こしたプログラムを表示する"}
+	msgTopTooSmall           = text{"--top takes a number from 1 on", "--top には 1 以上の数を指定してください"}
+	flagTop                  = text{"show the `N` programs with the most", "上位 `N` 件のプログラムを表示する"}
+	flagSort                 = text{"the most first, which it always is", "多い順 (常にこの順序です)"}
+	colName                  = text{"NAME", "名前"}
+	colPath                  = text{"PATH", "パス"}
+	colFilesScanned          = text{"FILES SCANNED", "スキャンしたファイル"}
 	msgDiagnosticCreate      = text{"Write a diagnostic archive", "診断アーカイブを作成する"}
 	msgEnrol                 = text{"Bring this device into an environment", "このデバイスを環境に登録する"}
 	msgEnrolLong             = text{"Bring this device into an environment of a control plane, by a join token that\nthe control plane made. A token on the command line is visible to other users\nof this host while the command runs; --token-file avoids that.",

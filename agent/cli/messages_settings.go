@@ -59,19 +59,18 @@ var msgMissingBecause = text{"%s: %s; %s", "%s。%s。%s"}
 
 // whyMissing says why there is no such command, and what to do instead.
 var whyMissing = map[string]struct{ why, do text }{
-	"network-protection":              {text{"connections are recorded and none is blocked", "接続は記録されますが、遮断されません"}, doNetwork},
-	"performance-profiles":            {text{"protection costs the same in all circumstances and has no profiles", "保護の負荷は状況によらず同じで、プロファイルはありません"}, doExclude},
-	"device-control":                  {whyMac, doNothing},
-	"system-extension":                {whyMac, doNothing},
-	"notice":                          {whyDesktop, doNothing},
-	"tips":                            {whyDesktop, doNothing},
-	"user":                            {whyDesktop, doNothing},
-	"event":                           {text{"events are sent to the control plane", "イベントはコントロールプレーンに送信されます"}, text{"look at the timeline of the device in the portal", "ポータルでデバイスのタイムラインを確認してください"}},
-	"real-time-protection-statistics": {text{"scans are counted in total and not for each process", "スキャン数は合計のみで、プロセスごとには計数されません"}, doCounters},
-	"ebpf-statistics":                 {text{"the sensor's counters are not sampled over time", "センサーのカウンターは時系列で採取されません"}, doCounters},
-	"hot-event-sources":               {text{"events are not counted for each file", "イベントはファイルごとには計数されません"}, doCounters},
-	"restore":                         {whyEmbedded, doEmbedded},
-	"path":                            {whyEmbedded, doEmbedded},
+	"network-protection":   {text{"connections are recorded and none is blocked", "接続は記録されますが、遮断されません"}, doNetwork},
+	"performance-profiles": {text{"protection costs the same in all circumstances and has no profiles", "保護の負荷は状況によらず同じで、プロファイルはありません"}, doExclude},
+	"device-control":       {whyMac, doNothing},
+	"system-extension":     {whyMac, doNothing},
+	"notice":               {whyDesktop, doNothing},
+	"tips":                 {whyDesktop, doNothing},
+	"user":                 {whyDesktop, doNothing},
+	"event":                {text{"events are sent to the control plane", "イベントはコントロールプレーンに送信されます"}, text{"look at the timeline of the device in the portal", "ポータルでデバイスのタイムラインを確認してください"}},
+	"ebpf-statistics":      {text{"the sensor's counters are not sampled over time", "センサーのカウンターは時系列で採取されません"}, doCounters},
+	"hot-event-sources":    {text{"events are not counted for each file", "イベントはファイルごとには計数されません"}, doCounters},
+	"restore":              {whyEmbedded, doEmbedded},
+	"path":                 {whyEmbedded, doEmbedded},
 }
 
 var (

@@ -155,6 +155,10 @@ type Diagnostics interface {
 	// WriteDiagnostics writes a zip without keys, tokens or contents of
 	// scanned files. An error after the first byte breaks the download off.
 	WriteDiagnostics(ctx context.Context, w io.Writer) error
+	// ScanCounters says how many files real-time protection has scanned for
+	// which program, the most first. It fails with fault.Conflict while
+	// real-time protection is off.
+	ScanCounters(ctx context.Context) ([]ScanCounter, error)
 }
 
 // Tests runs detection tests.

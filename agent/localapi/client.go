@@ -200,6 +200,11 @@ func (c *Client) UpdateDefinitions(ctx context.Context) (DefinitionsResult, erro
 	return exchange[DefinitionsResult](ctx, c, http.MethodPost, "/v1/definitions/update", nil)
 }
 
+// ScanCounters returns what real-time protection scanned for which program.
+func (c *Client) ScanCounters(ctx context.Context) ([]ScanCounter, error) {
+	return getList[ScanCounter](ctx, c, "/v1/diagnostics/real-time-protection")
+}
+
 // Diagnostics writes the diagnostic archive to w.
 func (c *Client) Diagnostics(ctx context.Context, w io.Writer) error {
 	resp, err := c.do(ctx, http.MethodGet, "/v1/diagnostics", nil)

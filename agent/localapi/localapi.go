@@ -170,6 +170,16 @@ type Exclusion struct {
 	Origin policy.Origin `json:"origin"`
 }
 
+// ScanCounter counts the files that real-time protection scanned for one
+// program since the agent started. What is known to be clean is not scanned
+// again, and not counted.
+type ScanCounter struct {
+	ID    uint64 `json:"id,string"`
+	Name  string `json:"name"`
+	Path  string `json:"path"` // "" for processes that had ended
+	Files uint64 `json:"totalFilesScanned,string"`
+}
+
 // ConnectivityStep is the outcome of one thing that the agent must reach.
 type ConnectivityStep struct {
 	Name     string        `json:"name"`   // resolve, tcp, proxy, tls, protocol, clock, latency, certificate

@@ -61,6 +61,7 @@ func (s *Server) routes() []route {
 		{"POST /v1/enrolment", admins, s.enrol},
 		{"POST /v1/definitions/update", admins, s.updateDefinitions},
 		{"GET /v1/diagnostics", admins, s.diagnostics},
+		{"GET /v1/diagnostics/real-time-protection", admins, s.scanCounters},
 		{"GET /v1/tests", everybody, func(c *call) error { return c.answer(list(drill.Scenarios()), nil) }},
 		{"POST /v1/tests", admins, s.runTest},
 	}
@@ -381,6 +382,13 @@ func (s *Server) updateDefinitions(c *call) error {
 		return absent("update of definitions")
 	}
 	return answer(c)(s.cfg.Backend.Definitions.UpdateDefinitions(c.r.Context()))
+}
+
+func (s *Server) scanCounters(c *call) error {
+	if s.cfg.Backend.Diagnostics == nil {
+		return absent("diagnostics")
+	}
+	return answerList[ScanCounter](c)(s.cfg.Backend.Diagnostics.ScanCounters(c.r.Context()))
 }
 
 // diagnostics sends the archive as it is made. Once bytes are on their way
