@@ -29,7 +29,7 @@ type scanCount struct {
 
 // add counts a scan that was made for a process, given with its ancestors.
 func (c *scanCounts) add(tree []event.Process) {
-	path, name := "", ""
+	path, name := "", "(ended)"
 	if len(tree) > 0 {
 		path, name = tree[0].Path, tree[0].Name
 	}

@@ -76,6 +76,7 @@ func TestDetectionTests(t *testing.T) {
 		return strings.TrimSpace(out) == "true"
 	})
 	s.leastPrivilege()
+	s.diagnosticsTellNoSecrets(filepath.Join(s.dir, "agent"))
 	for _, scenario := range drill.Scenarios() {
 		if _, err := exec.LookPath("python3"); err != nil && scenario.ID == "edr-test-python" {
 			s.explains(drill.ProgramMissing, scenario.ID)
