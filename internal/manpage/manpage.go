@@ -102,7 +102,7 @@ func flags(b *strings.Builder, set *pflag.FlagSet) {
 // paragraphs parts a text at empty lines.
 func paragraphs(s string) string {
 	var list []string
-	for _, p := range strings.Split(strings.TrimSpace(s), "\n\n") {
+	for p := range strings.SplitSeq(strings.TrimSpace(s), "\n\n") {
 		var lines []string
 		for line := range strings.Lines(p) {
 			lines = append(lines, text(strings.TrimSpace(line)))
