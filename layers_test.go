@@ -24,7 +24,7 @@ type layer struct {
 }
 
 // shared is what every part and slice may speak: the vocabulary and leaves.
-var shared = []string{"event", "finding", "policy", "health", "fault", "drill", "internal/"}
+var shared = []string{"event", "finding", "policy", "health", "fault", "drill", "deploy", "internal/"}
 
 func with(more ...string) []string { return append(more, shared...) }
 
@@ -37,6 +37,7 @@ var layers = []layer{
 	{"health", nil},
 	{"fault", nil},
 	{"drill", nil},
+	{"deploy", nil},
 	{"finding", []string{"event"}},
 	{"wire", []string{"wire/", "event", "finding", "policy", "health", "fault", "drill"}},
 	{"wire/", nil}, // generated

@@ -1,0 +1,336 @@
+#!/bin/sh
+# What Komainu does on a Linux server before there is an agent on it: it looks,
+# installs, and removes. It changes nothing but its own package; no repository
+# is added to the host, and no other package is touched.
+#
+# usage: host.sh ACTION [NAME=VALUE]...
+#
+# Lines that begin with "komainu:" are for the program that has sent the
+# script: "fact NAME VALUE", "step NAME", "wait TEXT", "fail REASON DETAIL",
+# "done VERSION DEVICE". After a line "fail" the exit code is 90.
+
+set -u
+PATH=/usr/local/sbin:/usr/sbin:/usr/bin:/sbin:/bin
+LC_ALL=C
+DEBIAN_FRONTEND=noninteractive
+export PATH LC_ALL DEBIAN_FRONTEND
+umask 077
+
+package=komainu-agent
+service=komainu-agent.service
+state=/var/lib/komainu/agent
+work=
+
+say() { printf 'komainu:%s\n' "$*"; }
+
+# plain makes one short line of a text.
+plain() { printf '%s' "$1" | tr '\n\r\t' '   ' | tr -d '\000-\037\177' | cut -c1-"${2:-300}"; }
+
+fact() { say "fact $1 $(plain "$2")"; }
+
+fail() {
+    say "fail $1 $(plain "${2:-}" 600)"
+    exit 90
+}
+
+clean() {
+    [ -z "$work" ] || rm -rf "$work"
+}
+
+has() { command -v "$1" >/dev/null 2>&1; }
+
+manager() {
+    if has dpkg && has dpkg-query; then
+        echo deb
+    elif has rpm; then
+        echo rpm
+    else
+        echo tar
+    fi
+}
+
+# holder prints who holds a lock file of the package manager.
+holder() {
+    for file in /var/lib/dpkg/lock-frontend /var/lib/dpkg/lock /var/lib/rpm/.rpm.lock /usr/lib/sysimage/rpm/.rpm.lock /run/dnf/rpmtransaction.lock; do
+        [ -e "$file" ] || continue
+        inode=$(stat -c %i "$file" 2>/dev/null) || continue
+        pid=$(awk -v inode="$inode" '{ split($6, at, ":"); if (at[3] == inode && $2 != "->") { print $5; exit } }' /proc/locks 2>/dev/null)
+        if [ -n "$pid" ]; then
+            echo "$(cat "/proc/$pid/comm" 2>/dev/null || echo somebody), process $pid"
+            return 0
+        fi
+    done
+    return 1
+}
+
+# settled waits until nobody holds the package manager.
+settled() {
+    left=$1
+    while who=$(holder); do
+        [ "$left" -gt 0 ] || fail package_manager_busy "$who"
+        say "wait $who"
+        left=$((left - 1))
+        sleep 1
+    done
+}
+
+# others prints products that decide on file accesses, ours left out.
+others() {
+    for unit in falcon-sensor mdatp sentinelone cbdaemon cbagentd ds_agent sophos-spl mfetpd cortex-xdr traps_pmd eea clamav-clamonacc; do
+        if [ "$(systemctl is-active "$unit" 2>/dev/null)" = active ]; then
+            echo "$unit"
+            return
+        fi
+    done
+    # A group of the classes content (4) and pre-content (8) decides.
+    find /proc/[0-9]*/fdinfo -type f -exec grep -s '^fanotify flags:' /dev/null {} + 2>/dev/null | while IFS= read -r line; do
+        pid=${line#/proc/}
+        pid=${pid%%/*}
+        flags=${line##*fanotify flags:}
+        flags=${flags%% *}
+        case "$flags" in *[!0-9a-f]* | '') continue ;; esac
+        [ $((0x$flags & 12)) -ne 0 ] || continue
+        name=$(cat "/proc/$pid/comm" 2>/dev/null) || continue
+        case "$name" in komainud) continue ;; esac
+        echo "$name, process $pid"
+        break
+    done
+}
+
+# installed prints the version of our package and its state.
+installed() {
+    case "$(manager)" in
+    deb) dpkg-query -W -f '${db:Status-Status} ${Version}' "$package" 2>/dev/null ;;
+    rpm) rpm -q --qf 'installed %{VERSION}-%{RELEASE}' "$package" 2>/dev/null | grep '^installed ' ;;
+    *) [ -e /usr/bin/komainud ] && echo installed ;;
+    esac
+}
+
+# running prints the version of the agent's binaries.
+running() { [ -x /usr/bin/komainu ] && /usr/bin/komainu version -o json 2>/dev/null | sed -n 's/.*"command": *"\([^"]*\)".*/\1/p' | head -n 1; }
+
+device() { [ -x /usr/bin/komainu ] && /usr/bin/komainu health --field edr_machine_id 2>/dev/null | tr -d '"' | head -n 1 | grep -E '^[0-9a-fA-Z-]{8,64}$'; }
+
+# reach tries to connect to the control plane.
+reach() {
+    if has curl; then
+        curl -ks -m 8 --connect-timeout 5 -o /dev/null "https://$1:$2/healthz"
+        case $? in
+        0 | 22 | 52) echo ok ;;
+        6) echo "the name $1 is not known to DNS" ;;
+        7) echo "nothing listens at $1:$2, or a firewall refuses it" ;;
+        28) echo "no answer from $1:$2 within 5 s" ;;
+        *) echo ok ;; # something answers; enrolment says what
+        esac
+    elif has bash && has timeout; then
+        # shellcheck disable=SC2016 # bash expands it
+        if timeout 5 bash -c 'exec 3<>"/dev/tcp/$0/$1"' "$1" "$2" 2>/dev/null; then
+            echo ok
+        elif [ $? = 124 ]; then
+            echo "no answer from $1:$2 within 5 s"
+        else
+            echo "$1:$2 cannot be connected to"
+        fi
+    else
+        echo unknown
+    fi
+}
+
+facts() {
+    fact uid "$(id -u)"
+    fact hostname "$(hostname 2>/dev/null || cat /proc/sys/kernel/hostname)"
+    for file in /etc/os-release /usr/lib/os-release; do
+        [ -r "$file" ] || continue
+        fact os "$(sed -n 's/^ID=//p' "$file" | head -n 1 | tr -d "\"'")"
+        fact os_version "$(sed -n 's/^VERSION_ID=//p' "$file" | head -n 1 | tr -d "\"'")"
+        fact os_name "$(sed -n 's/^PRETTY_NAME=//p' "$file" | head -n 1 | tr -d "\"'")"
+        fact os_like "$(sed -n 's/^ID_LIKE=//p' "$file" | head -n 1 | tr -d "\"'")"
+        break
+    done
+    fact system "$(uname -s)"
+    fact kernel "$(uname -r)"
+    fact arch "$(uname -m)"
+    if [ -d /run/systemd/system ]; then fact init systemd; else fact init "$(cat /proc/1/comm 2>/dev/null)"; fi
+    has systemd-detect-virt && fact container "$(systemd-detect-virt --container 2>/dev/null)"
+    fact memory_kb "$(awk '/^MemTotal:/ { print $2 }' /proc/meminfo 2>/dev/null)"
+    fact var_kb "$(df -Pk /var 2>/dev/null | awk 'NR == 2 { print $4 }')"
+    fact usr_kb "$(df -Pk /usr 2>/dev/null | awk 'NR == 2 { print $4 }')"
+    fact clock "$(date +%s)"
+    fact manager "$(manager)"
+    if [ "$(manager)" = deb ] && ! dpkg-query -W -f x dpkg >/dev/null 2>&1; then fact manager_broken "$(dpkg-query -W -f x dpkg 2>&1)"; fi
+    if [ "$(manager)" = rpm ] && ! rpm -q rpm >/dev/null 2>&1; then fact manager_broken "$(rpm -q rpm 2>&1)"; fi
+    fact busy "$(holder)"
+    fact others "$(others)"
+    fact package "$(installed)"
+    fact agent "$(running)"
+    fact service "$(systemctl is-active $service 2>/dev/null)"
+    fact device "$(device)"
+    [ -z "${server:-}" ] || fact reach "$(reach "${server%:*}" "${server##*:}")"
+    [ -e /etc/komainu/image ] && fact image yes
+    say "done"
+}
+
+# fetched brings the package into a file: from the control plane, or from
+# standard input. The hash is what it is trusted by, not the way it came.
+fetched() {
+    say "step transfer"
+    if [ -n "${url:-}" ]; then
+        if has curl; then
+            curl -fsSk -m 300 --retry 2 -o "$1" "$url" 2>"$work/log" || fail transfer_failed "$(cat "$work/log")"
+        elif has wget; then
+            wget -q --no-check-certificate -T 60 -O "$1" "$url" 2>"$work/log" || fail transfer_failed "wget: $(cat "$work/log")"
+        else
+            fail transfer_failed "neither curl nor wget is installed"
+        fi
+    else
+        cat >"$1" 2>"$work/log" || fail transfer_failed "$(cat "$work/log")"
+    fi
+    [ "$(wc -c <"$1" | tr -d ' ')" = "$size" ] || fail transfer_failed "$(wc -c <"$1" | tr -d ' ') of $size bytes have come"
+    printf '%s  %s\n' "$sha256" "$1" | sha256sum -c --status 2>/dev/null || fail checksum "$(sha256sum "$1" | cut -d' ' -f1)"
+}
+
+# unpack has the package manager install the package. What did not come to be
+# is taken away again.
+unpack() {
+    say "step install"
+    settled "${patience:-60}"
+    case "$format" in
+    deb)
+        dpkg --force-confold --install "$1" >"$work/log" 2>&1 </dev/null && return
+        case "$(cat "$work/log")" in
+        *"locked by another process"* | *"unable to access the dpkg"*) fail package_manager_busy "$(tail -n 2 "$work/log")" ;;
+        *"No space left"*) reason=disk_full ;;
+        *) reason=install_failed ;;
+        esac
+        [ -n "$before" ] || dpkg --force-depends --purge "$package" >/dev/null 2>&1 </dev/null
+        ;;
+    rpm)
+        rpm -U --oldpackage --replacepkgs "$1" >"$work/log" 2>&1 </dev/null && return
+        case "$(cat "$work/log")" in
+        *"can't create transaction lock"*) fail package_manager_busy "$(tail -n 2 "$work/log")" ;;
+        *"needs "*" on the "*" filesystem"*) reason=disk_full ;;
+        *) reason=install_failed ;;
+        esac
+        ;;
+    tar)
+        mkdir "$work/agent" && tar -xzf "$1" -C "$work/agent" >"$work/log" 2>&1 && sh "$work"/agent/*/install.sh install >>"$work/log" 2>&1 </dev/null && return
+        reason=install_failed
+        ;;
+    *) fail no_package "$format" ;;
+    esac
+    fail "$reason" "$(tail -n 5 "$work/log")"
+}
+
+# started has the service run, now and after the next boot.
+started() {
+    systemctl enable --quiet $service >/dev/null 2>&1
+    systemctl is-active --quiet $service && return
+    systemctl reset-failed $service >/dev/null 2>&1
+    systemctl start $service >"$work/log" 2>&1 ||
+        fail service_failed "$(journalctl -q --no-pager -o cat -n 5 -u $service 2>/dev/null || cat "$work/log")"
+}
+
+# enrolled gives the agent an identity.
+enrolled() {
+    say "step enrol"
+    for try in 1 2 3; do
+        if [ "${enrol:-yes}" = force ]; then
+            printf '%s\n' "$token" | /usr/bin/komainu enrol --force --token-file - >"$work/log" 2>&1
+        else
+            printf '%s\n' "$token" | /usr/bin/komainu enrol --token-file - >"$work/log" 2>&1
+        fi
+        code=$?
+        case $code in
+        0) return ;;
+        6) fail enrol_refused "$(cat "$work/log")" ;;
+        4) [ "$try" = 3 ] && fail unreachable_control_plane "$(cat "$work/log")" ;;
+        *) fail enrol_failed "$(cat "$work/log")" ;;
+        esac
+        sleep 1
+    done
+}
+
+install() {
+    [ "$(id -u)" = 0 ] || fail not_root "user $(id -un)"
+    # Two deployments of one host must not meet.
+    if has flock; then
+        exec 9>/run/komainu-deploy.lock
+        flock -n 9 || fail package_manager_busy "another deployment of Komainu"
+    fi
+    work=$(mktemp -d /var/tmp/komainu.XXXXXX) || fail disk_full "no folder can be made in /var/tmp"
+    trap clean EXIT
+    trap 'exit 91' HUP INT TERM
+    if [ "${token:-}" = - ]; then
+        IFS= read -r token || fail enrol_failed "no join token has come"
+    fi
+    before=$(installed)
+    if [ -n "${format:-}" ]; then
+        fetched "$work/agent.$format"
+        unpack "$work/agent.$format"
+    fi
+    case "${enrol:-yes}" in
+    boot)
+        # A golden image: the agent gets its identity when a copy boots first.
+        systemctl stop $service >/dev/null 2>&1
+        rm -rf "$state"
+        mkdir -p /etc/komainu && printf '%s\n' "$token" >/etc/komainu/join-token && : >/etc/komainu/image ||
+            fail enrol_failed "the join token cannot be kept in /etc/komainu"
+        systemctl enable --quiet $service >/dev/null 2>&1
+        ;;
+    *)
+        started
+        [ "${enrol:-yes}" = no ] || enrolled
+        ;;
+    esac
+    say "done $(running) $(device)"
+}
+
+remove() {
+    [ "$(id -u)" = 0 ] || fail not_root "user $(id -un)"
+    work=$(mktemp -d /var/tmp/komainu.XXXXXX) || fail disk_full "no folder can be made in /var/tmp"
+    trap clean EXIT
+    if [ -z "$(installed)" ]; then
+        say "done"
+        return
+    fi
+    say "step remove"
+    settled "${patience:-60}"
+    case "$(manager)" in
+    deb) dpkg --purge "$package" >"$work/log" 2>&1 </dev/null || fail remove_failed "$(tail -n 5 "$work/log")" ;;
+    rpm)
+        rpm -e "$package" >"$work/log" 2>&1 </dev/null || fail remove_failed "$(tail -n 5 "$work/log")"
+        rm -rf "$state"
+        ;;
+    *) sh /usr/lib/komainu/install.sh purge >"$work/log" 2>&1 </dev/null || fail remove_failed "$(tail -n 5 "$work/log")" ;;
+    esac
+    rm -f /etc/komainu/join-token /etc/komainu/image
+    say "done"
+}
+
+action=${1:-}
+[ $# -eq 0 ] || shift
+for argument; do
+    case "$argument" in
+    server=*) server=${argument#*=} ;;
+    format=*) format=${argument#*=} ;;
+    sha256=*) sha256=${argument#*=} ;;
+    size=*) size=${argument#*=} ;;
+    url=*) url=${argument#*=} ;;
+    token=*) token=${argument#*=} ;;
+    enrol=*) enrol=${argument#*=} ;;
+    patience=*) patience=${argument#*=} ;;
+    *)
+        echo "host.sh: $argument is not known" >&2
+        exit 2
+        ;;
+    esac
+done
+case "$action" in
+facts) facts ;;
+install) install ;;
+remove) remove ;;
+*)
+    echo "usage: host.sh facts|install|remove [NAME=VALUE]..." >&2
+    exit 2
+    ;;
+esac
