@@ -113,12 +113,12 @@ type registrar struct {
 }
 
 // Register creates a device from the facts of a host.
-func (r *registrar) Register(ctx context.Context, environment string, facts json.RawMessage) (enrol.Registration, error) {
+func (r *registrar) Register(ctx context.Context, to enrol.Admission, facts json.RawMessage) (enrol.Registration, error) {
 	var f device.Facts
 	if err := json.Unmarshal(facts, &f); err != nil {
 		return enrol.Registration{}, fault.New(fault.Invalid, "the facts of the host cannot be read: %w", err)
 	}
-	e, err := r.plans.Get(ctx, r.organization.ID, environment)
+	e, err := r.plans.Get(ctx, r.organization.ID, to.Environment)
 	if err != nil {
 		return enrol.Registration{}, err
 	}

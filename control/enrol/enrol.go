@@ -297,6 +297,7 @@ type Token struct {
 
 	ID            string    `bun:",pk" json:"id"`
 	EnvironmentID string    `json:"environment"`
+	MachineID     string    `json:"-"` // "" for a token that people use
 	Hash          []byte    `json:"-"`
 	Label         string    `json:"label"`
 	CreatedBy     string    `json:"createdBy"`
@@ -310,6 +311,7 @@ type Token struct {
 // TokenRequest asks for a join token.
 type TokenRequest struct {
 	Environment string
+	Machine     string // that alone may use it; empty for tokens that people use
 	Label       string
 	Lasts       time.Duration
 	MaxUses     int
@@ -342,7 +344,7 @@ func (a *Authority) CreateToken(ctx context.Context, r TokenRequest) (Token, str
 		return Token{}, "", fault.New(fault.Invalid, "agents cannot reach the control plane by %q; want https://host:port", r.Server)
 	}
 	secret, now := rest.Secret(24), a.cfg.Now().UTC()
-	t := Token{ID: rest.NewID(), EnvironmentID: r.Environment, Hash: hashOf(secret), Label: r.Label, CreatedBy: r.CreatedBy, CreatedAt: now,
+	t := Token{ID: rest.NewID(), EnvironmentID: r.Environment, MachineID: r.Machine, Hash: hashOf(secret), Label: r.Label, CreatedBy: r.CreatedBy, CreatedAt: now,
 		ExpiresAt: now.Add(r.Lasts), MaxUses: r.MaxUses}
 	if _, err := a.cfg.DB.NewInsert().Model(&t).Exec(ctx); err != nil {
 		return Token{}, "", err
@@ -351,15 +353,23 @@ func (a *Authority) CreateToken(ctx context.Context, r TokenRequest) (Token, str
 	return t, tokenPrefix + base64.RawURLEncoding.EncodeToString(body), err
 }
 
+// Forget deletes the tokens of machines that have expired. What people made
+// stays, for them to see what became of it.
+func (a *Authority) Forget(ctx context.Context) error {
+	_, err := a.cfg.DB.NewDelete().Model((*Token)(nil)).Where("machine_id <> '' AND expires_at < ?", a.cfg.Now().UTC()).Exec(ctx)
+	return err
+}
+
 func hashOf(secret string) []byte {
 	sum := sha256.Sum256([]byte(secret))
 	return sum[:]
 }
 
-// Tokens lists the join tokens of an environment, newest first.
+// Tokens lists the join tokens of an environment that people use, newest
+// first.
 func (a *Authority) Tokens(ctx context.Context, environment string) ([]Token, error) {
 	list := []Token{}
-	err := a.cfg.DB.NewSelect().Model(&list).Where("environment_id = ?", environment).Order("created_at DESC").Scan(ctx)
+	err := a.cfg.DB.NewSelect().Model(&list).Where("environment_id = ? AND machine_id = ''", environment).Order("created_at DESC").Scan(ctx)
 	return list, err
 }
 

@@ -29,12 +29,18 @@ type Registration struct {
 	Environment  string // name
 }
 
+// Admission is what a host is let in for.
+type Admission struct {
+	Environment string
+	Machine     string // that the token was made for, or empty
+}
+
 // Registrar creates devices.
 type Registrar interface {
-	// Register creates a device in an environment from what its agent tells of
-	// the host (a JSON object). Errors: fault.Invalid for facts that cannot be
-	// used, fault.NotFound when the environment is gone.
-	Register(ctx context.Context, environment string, facts json.RawMessage) (Registration, error)
+	// Register creates a device from what its agent tells of the host (a JSON
+	// object). Errors: fault.Invalid for facts that cannot be used,
+	// fault.NotFound when the environment is gone.
+	Register(ctx context.Context, a Admission, facts json.RawMessage) (Registration, error)
 }
 
 // maxBody is more than a request and the facts of a host need.
@@ -167,7 +173,7 @@ func (a *Authority) admit(ctx context.Context, r *http.Request, reg Registrar) (
 }
 
 func (a *Authority) register(ctx context.Context, reg Registrar, t Token, req enrolRequest, csr *x509.CertificateRequest) (identity, error) {
-	device, err := reg.Register(ctx, t.EnvironmentID, req.Facts)
+	device, err := reg.Register(ctx, Admission{Environment: t.EnvironmentID, Machine: t.MachineID}, req.Facts)
 	if err != nil {
 		return identity{}, err
 	}

@@ -204,7 +204,7 @@ func (p *plane) stop() {
 }
 
 // Register implements enrol.Registrar.
-func (p *plane) Register(_ context.Context, environment string, facts json.RawMessage) (enrol.Registration, error) {
+func (p *plane) Register(_ context.Context, to enrol.Admission, facts json.RawMessage) (enrol.Registration, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.register != nil {
@@ -212,7 +212,7 @@ func (p *plane) Register(_ context.Context, environment string, facts json.RawMe
 	}
 	d := event.DeviceID(fmt.Sprintf("device-%d", len(p.devices)+1))
 	p.devices = append(p.devices, d)
-	return enrol.Registration{Device: d, Organization: "org", Environment: environment}, nil
+	return enrol.Registration{Device: d, Organization: "org", Environment: to.Environment}, nil
 }
 
 func (p *plane) take(_ context.Context, d event.DeviceID, name string, frame []byte) error {
