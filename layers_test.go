@@ -38,6 +38,7 @@ var layers = []layer{
 	{"fault", nil},
 	{"drill", nil},
 	{"deploy", nil},
+	{"deploy/", []string{"deploy", "fault"}}, // ways to a host
 	{"finding", []string{"event"}},
 	{"wire", []string{"wire/", "event", "finding", "policy", "health", "fault", "drill"}},
 	{"wire/", nil}, // generated
@@ -57,9 +58,10 @@ var layers = []layer{
 
 	// The control plane: slices do not know each other, package control joins them.
 	{"control", with("control/", "content/", "wire")}, // hands the codec of wire to the store
-	{"control/", with("control/db", "control/rest", "control/access")},
+	{"control/", with("control/db", "control/rest", "control/access", "control/seal")},
 	{"control/db", shared},
 	{"control/rest", shared},
+	{"control/seal", shared},
 	{"control/access", with("control/db", "control/rest")},
 	{"control/eventstore", with("control/eventstore/")},
 	{"control/eventstore/", with("control/eventstore")},

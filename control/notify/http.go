@@ -121,7 +121,7 @@ func (n *Notifier) apply(r *row, w *Wanted) (err error) {
 	secret := ""
 	if w.Secret != nil {
 		secret = *w.Secret
-	} else if secret, err = n.seal.open(r.ID, r.Secret); err != nil {
+	} else if secret, err = n.seal.Open(r.ID, r.Secret); err != nil {
 		return err
 	}
 	if err := w.Target.check(w.Kind, secret); err != nil {
@@ -150,7 +150,7 @@ func (n *Notifier) apply(r *row, w *Wanted) (err error) {
 		r.MinSeverity = *w.MinSeverity
 	}
 	if w.Secret != nil {
-		r.Secret = n.seal.seal(r.ID, secret)
+		r.Secret = n.seal.Seal(r.ID, secret)
 	}
 	return nil
 }

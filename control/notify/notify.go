@@ -28,6 +28,7 @@ import (
 
 	"komainu/control/access"
 	"komainu/control/rest"
+	"komainu/control/seal"
 	"komainu/fault"
 	"komainu/finding"
 )
@@ -70,7 +71,7 @@ type Config struct {
 type Notifier struct {
 	db   *bun.DB
 	cfg  Config
-	seal *sealer
+	seal *seal.Sealer
 	wake chan struct{} // capacity 1
 
 	mu   sync.Mutex
@@ -133,7 +134,7 @@ func Open(cfg Config) (*Notifier, error) {
 	if cfg.Host == "" {
 		cfg.Host, _ = os.Hostname() // syslog writes "-" for none
 	}
-	s, err := openSealer(cfg.Dir)
+	s, err := seal.Open(cfg.Dir, "notify")
 	if err != nil {
 		return nil, err
 	}
@@ -346,7 +347,7 @@ func (n *Notifier) send(ctx context.Context, r *row, body []byte) (string, error
 	if err := json.Unmarshal(body, &m); err != nil {
 		return "", refusal{fmt.Errorf("the stored message cannot be read: %w", err)}
 	}
-	secret, err := n.seal.open(r.ID, r.Secret)
+	secret, err := n.seal.Open(r.ID, r.Secret)
 	if err != nil {
 		return "", err
 	}

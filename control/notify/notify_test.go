@@ -589,7 +589,7 @@ func TestSecretsStayInside(t *testing.T) {
 			t.Errorf("%s holds the secret", name)
 		}
 	}
-	if info, err := os.Stat(filepath.Join(b.dir, "keys", keyFile)); err != nil || info.Mode().Perm() != 0o600 {
+	if info, err := os.Stat(filepath.Join(b.dir, "keys", "notify.key")); err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("the key: %v, %v", info, err)
 	}
 	// A secret that somebody has moved to another row does not open there.
