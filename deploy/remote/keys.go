@@ -1,0 +1,85 @@
+package remote
+
+import (
+	"crypto"
+	"crypto/ed25519"
+	"crypto/rand"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"time"
+
+	"golang.org/x/crypto/ssh"
+	"golang.org/x/crypto/ssh/agent"
+
+	"komainu/fault"
+)
+
+// Key reads a private key in PEM or OpenSSH form. Errors: fault.Invalid.
+func Key(text []byte, passphrase string) (ssh.Signer, error) {
+	var signer ssh.Signer
+	var err error
+	if passphrase == "" {
+		signer, err = ssh.ParsePrivateKey(text)
+	} else {
+		signer, err = ssh.ParsePrivateKeyWithPassphrase(text, []byte(passphrase))
+	}
+	if _, ok := errors.AsType[*ssh.PassphraseMissingError](err); ok {
+		return nil, fault.New(fault.Invalid, "the key is protected by a passphrase; give it too")
+	}
+	if err != nil {
+		return nil, fault.New(fault.Invalid, "this is no private key that can be used, or the passphrase is wrong; paste the whole file, with its first and last line")
+	}
+	return signer, nil
+}
+
+// Agent returns the keys of the agent at SSH_AUTH_SOCK. The connection to it
+// is closed by the second result.
+func Agent() (ssh.AuthMethod, func() error, error) {
+	socket := os.Getenv("SSH_AUTH_SOCK")
+	if socket == "" {
+		return nil, nil, fault.New(fault.NotFound, "no SSH agent runs: SSH_AUTH_SOCK is not set; start one with eval $(ssh-agent) and add your key with ssh-add, or name a key with --identity")
+	}
+	conn, err := net.Dial("unix", socket)
+	if err != nil {
+		return nil, nil, fault.Wrap(fault.Unavailable, err, "ask the SSH agent")
+	}
+	return ssh.PublicKeysCallback(agent.NewClient(conn).Signers), conn.Close, nil
+}
+
+// skew is how far the clock of a host may be behind or ahead of ours for a
+// certificate to be good there.
+const skew = time.Minute
+
+// Issue makes a key with a certificate for a user that a CA signs. It is good
+// for a login that begins before lasts is over; it allows no terminal and no
+// forwarding.
+func Issue(ca ssh.Signer, user string, lasts time.Duration, now time.Time) (ssh.Signer, error) {
+	public, private, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		return nil, err
+	}
+	key, err := ssh.NewPublicKey(public)
+	if err != nil {
+		return nil, err
+	}
+	var serial [8]byte
+	_, _ = rand.Read(serial[:]) // ends the program when the system has no randomness
+	cert := &ssh.Certificate{
+		Key: key, Serial: binary.BigEndian.Uint64(serial[:]), CertType: ssh.UserCert, KeyId: "komainu", ValidPrincipals: []string{user},
+		ValidAfter: uint64(now.Add(-skew).Unix()), ValidBefore: uint64(now.Add(lasts + skew).Unix()),
+	}
+	if err := cert.SignCert(rand.Reader, ca); err != nil {
+		return nil, fmt.Errorf("sign an SSH certificate: %w", err)
+	}
+	signer, err := ssh.NewSignerFromSigner(crypto.Signer(private))
+	if err != nil {
+		return nil, err
+	}
+	return ssh.NewCertSigner(cert, signer)
+}
+
+// AuthorizedKey is a public key as it stands in authorized_keys.
+func AuthorizedKey(key ssh.PublicKey) string { return string(ssh.MarshalAuthorizedKey(key)) }
