@@ -1,0 +1,247 @@
+package remote
+
+import (
+	"cmp"
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+
+	"komainu/fault"
+)
+
+// Entry is a host of an inventory.
+type Entry struct {
+	Name string // as it is written, without user and port
+	Port int    // 0 when the line names none
+	User string // "" when the line names none
+	Tags map[string]string
+}
+
+// Address returns host:port.
+func (e Entry) Address(port int) string {
+	return net.JoinHostPort(e.Name, strconv.Itoa(cmp.Or(e.Port, port, 22)))
+}
+
+// Bounds of an inventory.
+const (
+	MaxHosts     = 20_000
+	maxInventory = 4 << 20
+)
+
+// ParseInventory reads a list of hosts, one in a line:
+//
+//	web01.example.net
+//	admin@db[1-3].example.net:2222  role=db site=[tokyo]
+//	10.0.0.[5-9], 2001:db8::5, [2001:db8::6]:22
+//
+// A range in brackets stands for each of its numbers, with leading zeros as
+// the first one has them; [a,b] for each of its words. Everything after # is a
+// comment. Errors name the line; they are fault.Invalid.
+func ParseInventory(text string) ([]Entry, error) {
+	if len(text) > maxInventory {
+		return nil, fault.New(fault.Invalid, "the list of hosts is larger than %d MB", maxInventory>>20)
+	}
+	var all []Entry
+	seen := map[string]int{}
+	number := 0
+	for line := range strings.Lines(text) {
+		number++
+		line, _, _ = strings.Cut(line, "#")
+		fields := strings.Fields(line)
+		if len(fields) == 0 {
+			continue
+		}
+		entries, err := parseLine(fields, MaxHosts-len(all))
+		if err != nil {
+			return nil, fault.New(fault.Invalid, "line %d: %w", number, err)
+		}
+		for _, e := range entries {
+			if at := seen[e.Address(0)]; at != 0 {
+				return nil, fault.New(fault.Invalid, "line %d: %s is in line %d already", number, e.Name, at)
+			}
+			seen[e.Address(0)] = number
+			all = append(all, e)
+		}
+	}
+	return all, nil
+}
+
+// parseLine takes hosts, separated by commas outside of brackets, and the tags
+// after them, which all of them get.
+func parseLine(fields []string, room int) ([]Entry, error) {
+	tags := map[string]string{}
+	var hosts []string
+	for _, f := range fields {
+		if key, value, ok := strings.Cut(f, "="); ok {
+			if key == "" || len(tags) == 32 {
+				return nil, fmt.Errorf("%q: want NAME=VALUE, 32 at most", f)
+			}
+			tags[key] = value
+			continue
+		}
+		if len(tags) > 0 {
+			return nil, fmt.Errorf("%q stands after the tags; hosts come first", f)
+		}
+		hosts = append(hosts, splitOutside(f)...)
+	}
+	if len(hosts) == 0 {
+		return nil, fmt.Errorf("there is no host in it")
+	}
+	var entries []Entry
+	for _, h := range hosts {
+		user, rest, found := strings.Cut(h, "@")
+		if !found {
+			user, rest = "", h
+		} else if user == "" {
+			return nil, fmt.Errorf("%q: the user is missing before @", h)
+		}
+		name, port, err := splitPort(rest)
+		if err != nil {
+			return nil, err
+		}
+		names, err := expand(name, room-len(entries))
+		if err != nil {
+			return nil, err
+		}
+		for _, n := range names {
+			if err := checkHost(n); err != nil {
+				return nil, err
+			}
+			entries = append(entries, Entry{Name: n, Port: port, User: user, Tags: tags})
+		}
+	}
+	return entries, nil
+}
+
+// splitOutside splits at commas that are not in brackets.
+func splitOutside(s string) []string {
+	var parts []string
+	depth, start := 0, 0
+	for i, c := range s {
+		switch {
+		case c == '[':
+			depth++
+		case c == ']':
+			depth--
+		case c == ',' && depth == 0:
+			parts = append(parts, s[start:i])
+			start = i + 1
+		}
+	}
+	return slices.DeleteFunc(append(parts, s[start:]), func(p string) bool { return p == "" })
+}
+
+// splitPort takes the port off. An address of IPv6 stands in brackets when it
+// has one.
+func splitPort(s string) (host string, port int, err error) {
+	if inner, after, ok := strings.Cut(strings.TrimPrefix(s, "["), "]"); ok && strings.HasPrefix(s, "[") && strings.Count(inner, ":") > 1 {
+		if after == "" {
+			return inner, 0, nil
+		}
+		number, ok := strings.CutPrefix(after, ":")
+		if !ok {
+			return "", 0, fmt.Errorf("%q: after an address in brackets comes :PORT", s)
+		}
+		port, err = parsePort(number)
+		return inner, port, err
+	}
+	if strings.Count(s, ":") != 1 {
+		return s, 0, nil // a name, or an address of IPv6 without a port
+	}
+	host, number, _ := strings.Cut(s, ":")
+	port, err = parsePort(number)
+	return host, port, err
+}
+
+func parsePort(s string) (int, error) {
+	port, err := strconv.Atoi(s)
+	if err != nil || port < 1 || port > 65535 {
+		return 0, fmt.Errorf("port %q: want a number from 1 to 65535", s)
+	}
+	return port, nil
+}
+
+// expand replaces the first range of a name, and then those of the rest.
+func expand(name string, room int) ([]string, error) {
+	open := strings.IndexByte(name, '[')
+	if open < 0 {
+		if strings.ContainsRune(name, ']') {
+			return nil, fmt.Errorf("%q: ] without [", name)
+		}
+		if room < 1 {
+			return nil, fmt.Errorf("there are more than %d hosts", MaxHosts)
+		}
+		return []string{name}, nil
+	}
+	inner, after, ok := strings.Cut(name[open+1:], "]")
+	if !ok {
+		return nil, fmt.Errorf("%q: [ without ]", name)
+	}
+	values, err := rangeOf(inner, room)
+	if err != nil {
+		return nil, err
+	}
+	rest, err := expand(after, room)
+	if err != nil {
+		return nil, err
+	}
+	if len(values)*len(rest) > room {
+		return nil, fmt.Errorf("%q stands for %d hosts; there are at most %d", name, len(values)*len(rest), MaxHosts)
+	}
+	var names []string
+	for _, v := range values {
+		for _, r := range rest {
+			names = append(names, name[:open]+v+r)
+		}
+	}
+	return names, nil
+}
+
+// rangeOf returns what stands in brackets: words, and ranges of numbers.
+func rangeOf(inner string, room int) ([]string, error) {
+	var values []string
+	for part := range strings.SplitSeq(inner, ",") {
+		first, last, isRange := strings.Cut(part, "-")
+		from, err := strconv.Atoi(first)
+		to, err2 := strconv.Atoi(last)
+		switch {
+		case part == "":
+			return nil, fmt.Errorf("[%s]: something is missing", inner)
+		case !isRange || err != nil || err2 != nil || first == "" || first[0] == '+' || last[0] == '+':
+			if isRange && err == nil != (err2 == nil) {
+				return nil, fmt.Errorf("[%s]: want a range like 01-20", part)
+			}
+			values = append(values, part)
+			continue
+		case from > to:
+			return nil, fmt.Errorf("[%s]: the range goes backwards", part)
+		case to-from >= room:
+			return nil, fmt.Errorf("[%s] stands for %d hosts; there are at most %d", part, to-from+1, MaxHosts)
+		}
+		width := 0
+		if first[0] == '0' {
+			width = len(first)
+		}
+		for n := from; n <= to; n++ {
+			values = append(values, fmt.Sprintf("%0*d", width, n))
+		}
+	}
+	return values, nil
+}
+
+// checkHost takes names and addresses alone.
+func checkHost(name string) error {
+	if _, err := netip.ParseAddr(name); err == nil {
+		return nil
+	}
+	bad := func(r rune) bool {
+		return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && r != '-' && r != '.' && r != '_'
+	}
+	if name == "" || len(name) > 253 || strings.ContainsFunc(name, bad) || name[0] == '-' || name[0] == '.' || strings.Contains(name, "..") {
+		return fmt.Errorf("%q is no name of a host and no address", name)
+	}
+	return nil
+}
