@@ -68,6 +68,8 @@ var layers = []layer{
 	{"control/ingest", with("wire", "control/db", "control/rest")},
 	{"control/gateway", with("wire", "control/db", "control/rest")},
 	{"control/downloads", with("content/", "control/rest")},
+	{"control/connector", with("control/db", "control/rest", "control/access", "control/seal", "control/machine", "deploy/")}, // inventories are machines
+	{"control/onboard", with("control/db", "control/rest", "control/access", "control/machine")},                              // works on machines
 	{"control/client", shared},
 
 	// Commands import one half each.

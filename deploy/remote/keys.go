@@ -53,10 +53,10 @@ func Agent() (ssh.AuthMethod, func() error, error) {
 // certificate to be good there.
 const skew = time.Minute
 
-// Issue makes a key with a certificate for a user that a CA signs. It is good
+// Issue makes a key with a certificate for users that a CA signs. It is good
 // for a login that begins before lasts is over; it allows no terminal and no
 // forwarding.
-func Issue(ca ssh.Signer, user string, lasts time.Duration, now time.Time) (ssh.Signer, error) {
+func Issue(ca ssh.Signer, users []string, lasts time.Duration, now time.Time) (ssh.Signer, error) {
 	public, private, err := ed25519.GenerateKey(rand.Reader)
 	if err != nil {
 		return nil, err
@@ -68,7 +68,7 @@ func Issue(ca ssh.Signer, user string, lasts time.Duration, now time.Time) (ssh.
 	var serial [8]byte
 	_, _ = rand.Read(serial[:]) // ends the program when the system has no randomness
 	cert := &ssh.Certificate{
-		Key: key, Serial: binary.BigEndian.Uint64(serial[:]), CertType: ssh.UserCert, KeyId: "komainu", ValidPrincipals: []string{user},
+		Key: key, Serial: binary.BigEndian.Uint64(serial[:]), CertType: ssh.UserCert, KeyId: "komainu", ValidPrincipals: users,
 		ValidAfter: uint64(now.Add(-skew).Unix()), ValidBefore: uint64(now.Add(lasts + skew).Unix()),
 	}
 	if err := cert.SignCert(rand.Reader, ca); err != nil {

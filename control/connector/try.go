@@ -1,0 +1,113 @@
+package connector
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"komainu/control/rest"
+	"komainu/deploy"
+	"komainu/deploy/remote"
+	"komainu/fault"
+)
+
+// Bounds of a test.
+const (
+	maxTried = 200
+	atOnce   = 16
+	tryLimit = 25 * time.Second
+)
+
+// Tried is what a test found of one host.
+type Tried struct {
+	Name    string         `json:"name"`
+	Address string         `json:"address"`
+	OK      bool           `json:"ok" doc:"whether it can get the agent"`
+	Reason  *deploy.Reason `json:"reason"`
+	Facts   *deploy.Facts  `json:"facts"`
+}
+
+// Report is the answer to a test.
+type Report struct {
+	Hosts  []Tried `json:"hosts"`
+	Total  int     `json:"total" doc:"hosts in the list; at most 200 of them are tried"`
+	Passed int     `json:"passed"`
+}
+
+// Test looks at the hosts of a connector as it would be after a change: it
+// logs in and looks, and changes nothing. id is "" for one that is not there
+// yet; of one that is, secrets that the change leaves out are used.
+func (c *Connectors) Test(ctx context.Context, organization, id string, change *Change) (Report, error) {
+	r := &row{ID: rest.NewID()}
+	keys := func() remote.HostKeys { return unpinned{} }
+	if id != "" {
+		var err error
+		if r, err = c.row(ctx, organization, id); err != nil {
+			return Report{}, err
+		}
+	}
+	if change != nil {
+		if err := c.apply(r, *change); err != nil {
+			return Report{}, err
+		}
+		if r.Settings.Credential == Certificate && id == "" {
+			return Report{}, fault.New(fault.Conflict, "the CA for certificates is made when the connector is saved; save it, give its public key to the hosts, and test it then")
+		}
+	}
+	if id != "" {
+		keys = func() remote.HostKeys { return &pins{c: c, connector: r.ID, policy: r.Settings} }
+	}
+	if r.Settings.Credential == Push {
+		return Report{}, fault.New(fault.Conflict, "this connector holds no credential: test and deploy from your workstation with komainuctl deploy")
+	}
+	list, err := remote.ParseInventory(r.Settings.Hosts)
+	if err != nil {
+		return Report{}, err
+	}
+	report := Report{Total: len(list), Hosts: make([]Tried, min(len(list), maxTried))}
+	var all sync.WaitGroup
+	slots := make(chan struct{}, atOnce)
+	for i := range report.Hosts {
+		slots <- struct{}{}
+		all.Go(func() {
+			defer func() { <-slots }()
+			e := list[i]
+			t := Tried{Name: e.Name, Address: e.Address(r.Settings.Port)}
+			facts, err := c.look(ctx, r, t.Address, e.User, keys())
+			if err == nil {
+				t.Facts = &facts
+			}
+			if failure, ok := errors.AsType[*deploy.Failure](err); ok {
+				t.Reason = &failure.Reason
+			} else if err != nil {
+				t.Reason = new(deploy.ReasonOf(deploy.ConnectorFailed, err.Error()))
+			}
+			if err == nil {
+				if f := facts.Check(deploy.Requirements{Now: c.cfg.Now()}); f != nil {
+					t.Reason = &f.Reason
+				}
+			}
+			t.OK = t.Reason == nil
+			report.Hosts[i] = t
+		})
+	}
+	all.Wait()
+	for _, t := range report.Hosts {
+		if t.OK {
+			report.Passed++
+		}
+	}
+	return report, nil
+}
+
+func (c *Connectors) look(ctx context.Context, r *row, address, login string, keys remote.HostKeys) (deploy.Facts, error) {
+	ctx, cancel := context.WithTimeout(ctx, tryLimit)
+	defer cancel()
+	h, err := c.dial(ctx, r, address, login, keys)
+	if err != nil {
+		return deploy.Facts{}, err
+	}
+	defer h.Close()
+	return deploy.Inspect(ctx, h, c.cfg.Server)
+}

@@ -1,0 +1,426 @@
+// Package onboard makes true what a plan says: where it is on, every machine
+// that can be protected is, machines that are added later too, and what has
+// drifted away is put right.
+//
+// An Engine compares what should be with what is, machine by machine, and
+// works on those that differ, a bounded number at once. A machine counts as
+// protected when a harmless detection on it has become an alert here. What was
+// begun when the control plane stopped is begun again; every step may be
+// repeated.
+package onboard
+
+import (
+	"cmp"
+	"context"
+	"embed"
+	"errors"
+	"io"
+	"log/slog"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/uptrace/bun"
+
+	"komainu/control/access"
+	"komainu/control/machine"
+	"komainu/deploy"
+	"komainu/drill"
+	"komainu/event"
+)
+
+// Migrations are the tables of this package.
+//
+//go:embed migrations
+var Migrations embed.FS
+
+// Package is a package of the agent in the repository.
+type Package struct {
+	Version string
+	SHA256  string // hexadecimal
+	Size    int64
+	Content func() (io.ReadCloser, error)
+}
+
+// Config is what an Engine needs of its neighbours.
+type Config struct {
+	DB       *bun.DB
+	Log      *slog.Logger
+	Now      func() time.Time
+	Record   access.Recorder
+	Machines *machine.Registry
+	// Plan returns what the plan of an environment says.
+	Plan func(ctx context.Context, organization, environment string) (Plan, error)
+	// Reach logs in to a machine. Errors: *deploy.Failure.
+	Reach func(ctx context.Context, m machine.Machine) (deploy.Host, error)
+	// Package returns the package of the agent that a machine is to get.
+	Package func(format, arch string) (Package, bool)
+	// Token makes a join token for a machine alone.
+	Token func(ctx context.Context, m machine.Machine) (string, error)
+	// Device returns what is known of a device of an organization, nil when
+	// there is none.
+	Device func(organization string, id event.DeviceID) *Device
+	// Test has a device run a detection test and returns the run.
+	Test func(ctx context.Context, organization string, device event.DeviceID, test string) (string, error)
+	// Tested returns how far a run is, and the alert that it has raised.
+	Tested func(ctx context.Context, organization, run string) (drill.Run, string, error)
+	// Policy is told of a device whose policy may have changed.
+	Policy func(event.DeviceID)
+	// Changed is told of an environment whose settings changed. Must not block.
+	Changed func(organization, environment string)
+	Server  string // host:port of the control plane as machines reach it
+}
+
+// Engine works on the machines. It is safe for concurrent use.
+type Engine struct {
+	cfg    Config
+	wake   chan struct{} // capacity 1
+	saving sync.Mutex
+
+	mu       sync.Mutex
+	settings map[string]Saved
+	running  map[string]context.CancelCauseFunc // by machine
+	perEnv   map[string]int
+	news     chan struct{} // closed when something has changed that somebody may wait for
+}
+
+// Open reads the settings from a migrated database.
+func Open(ctx context.Context, cfg Config) (*Engine, error) {
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	e := &Engine{
+		cfg: cfg, wake: make(chan struct{}, 1), settings: map[string]Saved{}, running: map[string]context.CancelCauseFunc{}, perEnv: map[string]int{},
+		news: make(chan struct{}),
+	}
+	return e, e.load(ctx)
+}
+
+func (e *Engine) now() time.Time { return e.cfg.Now().UTC().Truncate(time.Millisecond) }
+
+// Wake has the engine look at all machines soon. It never blocks.
+func (e *Engine) Wake() {
+	select {
+	case e.wake <- struct{}{}:
+	default:
+	}
+}
+
+// News tells the engine that a device or a run of a test has changed. It never
+// blocks.
+func (e *Engine) News() {
+	e.mu.Lock()
+	close(e.news)
+	e.news = make(chan struct{})
+	e.mu.Unlock()
+}
+
+// Times of the engine.
+const (
+	lookEvery   = 5 * time.Second // at all machines; changes wake it before
+	gatherNews  = 50 * time.Millisecond
+	sampleEvery = time.Minute
+
+	hostLimit     = 10 * time.Minute // for everything over one connection
+	reportLimit   = 90 * time.Second
+	selfTestLimit = 2 * time.Minute
+	removeLimit   = 5 * time.Minute
+
+	// test is the harmless detection that a machine proves itself with.
+	test = "eicar"
+)
+
+// Run works until ctx ends. What is in the middle of something then is told
+// to stop, and taken up again at the next start.
+func (e *Engine) Run(ctx context.Context) error {
+	var tasks sync.WaitGroup
+	defer tasks.Wait()
+	tick, sample := time.NewTicker(lookEvery), time.NewTicker(sampleEvery)
+	defer tick.Stop()
+	defer sample.Stop()
+	for {
+		if err := e.look(ctx, &tasks); err != nil && ctx.Err() == nil {
+			e.cfg.Log.Warn("the machines cannot be looked at; it is tried again", "error", err)
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-sample.C:
+			if err := e.cfg.Machines.Sample(ctx); err != nil && ctx.Err() == nil {
+				e.cfg.Log.Warn("the coverage cannot be kept", "error", err)
+			}
+		case <-tick.C:
+		case <-e.wake:
+			// What changes together is looked at together.
+			select {
+			case <-ctx.Done():
+			case <-time.After(gatherNews):
+			}
+		}
+	}
+}
+
+// candidate is a machine that waits for its turn.
+type candidate struct {
+	m *machine.Machine
+	d decision
+	s Settings
+}
+
+// look compares what should be with what is, and begins to work on what
+// differs.
+func (e *Engine) look(ctx context.Context, tasks *sync.WaitGroup) error {
+	plans := map[string]Plan{}
+	var waiting []candidate
+	for _, m := range e.cfg.Machines.All("") {
+		p, ok := plans[m.Environment]
+		if !ok {
+			var err error
+			if p, err = e.cfg.Plan(ctx, m.Organization, m.Environment); err != nil {
+				return err
+			}
+			plans[m.Environment] = p
+		}
+		s := e.Settings(m.Environment).Settings
+		if m.Extension.State == deploy.Removing {
+			if !e.isRunning(m.ID) {
+				e.mu.Lock()
+				e.start(ctx, tasks, m, func(ctx context.Context) { e.remove(ctx, m.ID) })
+				e.mu.Unlock()
+			}
+			continue
+		}
+		d := decide(m, p, s, e.device(m))
+		if err := e.promote(ctx, m); err != nil {
+			return err
+		}
+		if e.isRunning(m.ID) {
+			if d.work == nothing && d.state != deploy.Succeeded {
+				e.cancel(m.ID)
+			}
+			continue
+		}
+		if d.work == nothing {
+			if err := e.settle(ctx, m, d); err != nil {
+				return err
+			}
+			continue
+		}
+		waiting = append(waiting, candidate{m, d, s})
+	}
+	slices.SortFunc(waiting, func(a, b candidate) int {
+		return cmp.Or(cmp.Compare(rank(a), rank(b)), cmp.Compare(a.m.Name, b.m.Name), cmp.Compare(a.m.ID, b.m.ID))
+	})
+	for _, c := range waiting {
+		if err := e.queue(ctx, tasks, c); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// rank orders what waits: what somebody has asked for, then what has an agent
+// already, then the rest.
+func rank(c candidate) int {
+	switch {
+	case !c.m.Extension.Requested.IsZero():
+		return 0
+	case c.d.work == verify:
+		return 1
+	}
+	return 2
+}
+
+func (e *Engine) device(m *machine.Machine) *Device {
+	if m.Device == "" {
+		return nil
+	}
+	return e.cfg.Device(m.Organization, m.Device)
+}
+
+// settle writes down the state of a machine about which nothing is to be done.
+func (e *Engine) settle(ctx context.Context, m *machine.Machine, d decision) error {
+	x := m.Extension
+	if x.State == d.state && same(x.Reason, d.reason) && x.Waits == "" {
+		return nil
+	}
+	return e.cfg.Machines.Note(ctx, m.ID, machine.Line{}, func(x *machine.Extension) {
+		x.State, x.Reason, x.Step, x.Waits, x.Next = d.state, d.reason, "", "", time.Time{}
+	})
+}
+
+func same(a, b *deploy.Reason) bool {
+	return a == nil && b == nil || a != nil && b != nil && a.ID == b.ID && a.Detail == b.Detail
+}
+
+// promote ends the time in which a machine is only watched.
+func (e *Engine) promote(ctx context.Context, m *machine.Machine) error {
+	if m.Extension.Observe.IsZero() || m.Extension.Observe.After(e.now()) {
+		return nil
+	}
+	err := e.cfg.Machines.Note(ctx, m.ID, machine.Line{Step: deploy.Report, State: machine.LineInfo, Text: "the time of watching is over: malware is blocked from now on"}, func(x *machine.Extension) {
+		x.Observe = time.Time{}
+	})
+	if err == nil && m.Device != "" {
+		e.cfg.Policy(m.Device)
+	}
+	return err
+}
+
+// Why a machine waits for its turn.
+const (
+	WaitsTurn   = "turn"
+	WaitsWindow = "window"
+	WaitsManual = "manual"
+	WaitsDryRun = "dry_run"
+)
+
+// queue begins to work on a machine if it may be now, and else says what it
+// waits for.
+func (e *Engine) queue(ctx context.Context, tasks *sync.WaitGroup, c candidate) error {
+	x := c.m.Extension
+	requested := !x.Requested.IsZero()
+	waits := ""
+	switch {
+	case requested || c.d.work == verify: // a detection test changes nothing on a machine
+	case !c.s.Automatic:
+		waits = WaitsManual
+	case c.s.DryRun:
+		waits = WaitsDryRun
+	case c.s.Window != nil && !c.s.Window.Open(e.now()):
+		waits = WaitsWindow
+	}
+	if waits == "" && x.Next.After(e.now()) {
+		return nil // it is tried again then
+	}
+	if waits == "" && !e.take(ctx, tasks, c) {
+		waits = WaitsTurn
+	}
+	if waits == "" || x.State == deploy.Waiting && x.Waits == waits || x.State == deploy.Failed && waits == WaitsTurn {
+		return nil
+	}
+	return e.cfg.Machines.Note(ctx, c.m.ID, machine.Line{}, func(x *machine.Extension) {
+		x.State, x.Waits, x.Step = deploy.Waiting, waits, ""
+	})
+}
+
+// take begins a task if there is room for one more.
+func (e *Engine) take(ctx context.Context, tasks *sync.WaitGroup, c candidate) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.perEnv[c.m.Environment] >= c.s.Concurrency {
+		return false
+	}
+	e.start(ctx, tasks, c.m, func(ctx context.Context) { e.protect(ctx, c.m.ID, c.d.work) })
+	return true
+}
+
+// start runs a task about a machine. The caller holds mu.
+func (e *Engine) start(ctx context.Context, tasks *sync.WaitGroup, m *machine.Machine, task func(context.Context)) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	e.running[m.ID] = cancel
+	e.perEnv[m.Environment]++
+	tasks.Go(func() {
+		defer func() {
+			cancel(nil)
+			e.mu.Lock()
+			delete(e.running, m.ID)
+			e.perEnv[m.Environment]--
+			e.mu.Unlock()
+			e.Wake()
+		}()
+		task(ctx)
+	})
+}
+
+func (e *Engine) isRunning(id string) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.running[id] != nil
+}
+
+// errUnwanted ends the work on a machine that is not to be protected any more.
+var errUnwanted = errors.New("the machine is not to be protected any more")
+
+func (e *Engine) cancel(id string) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if cancel := e.running[id]; cancel != nil {
+		cancel(errUnwanted)
+	}
+}
+
+// waitFor waits until a condition holds, looking at every news.
+func (e *Engine) waitFor(ctx context.Context, limit time.Duration, holds func() (bool, error)) (bool, error) {
+	timeout := time.NewTimer(limit)
+	defer timeout.Stop()
+	for {
+		e.mu.Lock()
+		news := e.news
+		e.mu.Unlock()
+		if ok, err := holds(); ok || err != nil {
+			return ok, err
+		}
+		again := time.NewTimer(time.Second) // not everything is news
+		select {
+		case <-ctx.Done():
+			return false, context.Cause(ctx)
+		case <-timeout.C:
+			return false, nil
+		case <-news:
+		case <-again.C:
+		}
+		again.Stop()
+	}
+}
+
+// backoff is how long after an attempt it is tried again.
+func backoff(attempt int, permanent bool) time.Duration {
+	if permanent {
+		return time.Hour // somebody may have mended it without telling
+	}
+	waits := []time.Duration{10 * time.Second, 30 * time.Second, time.Minute, 2 * time.Minute, 5 * time.Minute, 10 * time.Minute, 30 * time.Minute}
+	d := waits[min(max(attempt, 1), len(waits))-1]
+	return d + rand.N(d/5)
+}
+
+// Preview is what would be done with a machine.
+type Preview struct {
+	Machine machine.Machine
+	Would   string // install, repair, verify, nothing, skip
+	Reason  *deploy.Reason
+}
+
+// Preview says what would be done with every machine of an environment if the
+// plan were on.
+func (e *Engine) Preview(environment string, p Plan) []Preview {
+	s := e.Settings(environment).Settings
+	list := []Preview{}
+	for _, m := range e.cfg.Machines.All(environment) {
+		if m.Gone {
+			continue
+		}
+		d := decide(m, p, s, e.device(m))
+		v := Preview{*m, string(d.work), d.reason}
+		if d.work == nothing && d.reason != nil {
+			v.Would = "skip"
+		}
+		list = append(list, v)
+	}
+	slices.SortFunc(list, func(a, b Preview) int {
+		return cmp.Or(cmp.Compare(a.Machine.Name, b.Machine.Name), cmp.Compare(a.Machine.ID, b.Machine.ID))
+	})
+	return list
+}
+
+// Remove has the agent taken off a machine that was offboarded. It returns at
+// once; the state of the machine says how it goes.
+func (e *Engine) Remove(ctx context.Context, id string) error {
+	err := e.cfg.Machines.Note(ctx, id, machine.Line{}, func(x *machine.Extension) {
+		x.State, x.Reason, x.Step, x.Waits, x.Next = deploy.Removing, nil, deploy.Remove, "", time.Time{}
+	})
+	e.cancel(id)
+	e.Wake()
+	return err
+}

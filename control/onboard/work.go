@@ -1,0 +1,318 @@
+package onboard
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"komainu/control/machine"
+	"komainu/deploy"
+	"komainu/drill"
+	"komainu/event"
+	"komainu/fault"
+)
+
+// attempt is one go at bringing a machine under protection.
+type attempt struct {
+	*Engine
+	id      string
+	started time.Time
+	step    deploy.Step
+	version string // of the agent that is there at the end
+	host    deploy.Host
+}
+
+// protect brings a machine under protection, or says why that is not possible.
+func (e *Engine) protect(ctx context.Context, id string, w work) {
+	a := &attempt{Engine: e, id: id, started: e.now()}
+	err := a.protect(ctx, w)
+	if a.host != nil {
+		_ = a.host.Close() // nothing is lost with it
+	}
+	if cause := context.Cause(ctx); err != nil && cause != nil && !errors.Is(cause, errUnwanted) {
+		return // the control plane stops: it is begun again at the next start
+	}
+	if err == nil {
+		return
+	}
+	if noted := a.failed(context.WithoutCancel(ctx), err); noted != nil {
+		e.cfg.Log.Error("what became of a machine cannot be written down", "machine", id, "error", noted)
+	}
+}
+
+func (a *attempt) protect(ctx context.Context, w work) error {
+	err := a.cfg.Machines.Note(ctx, a.id, machine.Line{}, func(x *machine.Extension) {
+		x.State, x.Reason, x.Waits, x.StartedAt, x.Next = deploy.Creating, nil, "", a.started, time.Time{}
+		x.Attempt++
+	})
+	if err != nil {
+		return err
+	}
+	if w != verify {
+		if err := a.deploy(ctx); err != nil {
+			return err
+		}
+	}
+	device, err := a.reported(ctx)
+	if err != nil {
+		return err
+	}
+	return a.prove(ctx, device)
+}
+
+// at begins a step.
+func (a *attempt) at(ctx context.Context, step deploy.Step) error {
+	a.step = step
+	return a.cfg.Machines.Note(ctx, a.id, machine.Line{}, func(x *machine.Extension) { x.Step, x.Waits = step, "" })
+}
+
+// did ends a step that went well.
+func (a *attempt) did(ctx context.Context, text string) error {
+	return a.cfg.Machines.Note(ctx, a.id, machine.Line{Step: a.step, State: machine.LineOK, Text: text}, func(*machine.Extension) {})
+}
+
+// failed writes down why a machine is not protected, and when it is tried
+// again.
+func (a *attempt) failed(ctx context.Context, err error) error {
+	failure, ok := errors.AsType[*deploy.Failure](err)
+	if !ok {
+		a.cfg.Log.Warn("a machine could not be brought under protection", "machine", a.id, "step", a.step, "error", err)
+		failure = deploy.Fail(deploy.ConnectorFailed, err.Error())
+	}
+	line := machine.Line{Step: a.step, State: machine.LineFailed, Text: failure.Reason.Text, Reason: &failure.Reason}
+	if errors.Is(err, errUnwanted) {
+		line = machine.Line{Step: a.step, State: machine.LineInfo, Text: err.Error()}
+	}
+	return a.cfg.Machines.Note(ctx, a.id, line, func(x *machine.Extension) {
+		x.State, x.Reason, x.Requested = deploy.Failed, &failure.Reason, time.Time{}
+		x.Next = a.now().Add(backoff(x.Attempt, failure.Permanent()))
+	})
+}
+
+// deploy sees to it that the agent is installed, runs and is enrolled.
+func (a *attempt) deploy(ctx context.Context) error {
+	m, err := a.machine()
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, hostLimit, deploy.Failf(deploy.TimedOut, "the work on it took longer than %s", hostLimit))
+	defer cancel()
+	if err := a.at(ctx, deploy.Connect); err != nil {
+		return err
+	}
+	if a.host, err = a.cfg.Reach(ctx, m); err != nil {
+		return err
+	}
+	if err := a.did(ctx, m.Address); err != nil {
+		return err
+	}
+	facts, err := a.preflight(ctx, m)
+	if err != nil {
+		return err
+	}
+	i, own, err := a.plan(ctx, m, facts)
+	if err != nil {
+		return err
+	}
+	if c, ok := i.Content.(io.Closer); ok {
+		defer c.Close()
+	}
+	done, err := deploy.InstallOn(ctx, a.host, i, func(s deploy.Step, waits string) {
+		if s != a.step && a.step != deploy.Preflight {
+			_ = a.did(ctx, "") // what cannot be noted shows in the next note
+		}
+		a.step = s
+		_ = a.cfg.Machines.Note(ctx, a.id, machine.Line{}, func(x *machine.Extension) { x.Step, x.Waits = s, waits })
+	})
+	if err != nil {
+		return err
+	}
+	a.version = done.Version
+	if own != "" {
+		err = a.cfg.Machines.Linked(ctx, a.id, event.DeviceID(own))
+	}
+	if err != nil {
+		return err
+	}
+	return a.did(ctx, "")
+}
+
+func (a *attempt) machine() (machine.Machine, error) {
+	for _, m := range a.cfg.Machines.All("") {
+		if m.ID == a.id {
+			return *m, nil
+		}
+	}
+	return machine.Machine{}, fault.New(fault.NotFound, "there is no machine %s", a.id)
+}
+
+// preflight looks at a host before anything is changed on it.
+func (a *attempt) preflight(ctx context.Context, m machine.Machine) (deploy.Facts, error) {
+	if err := a.at(ctx, deploy.Preflight); err != nil {
+		return deploy.Facts{}, err
+	}
+	facts, err := deploy.Inspect(ctx, a.host, a.cfg.Server)
+	if err != nil {
+		return facts, err
+	}
+	if err := a.cfg.Machines.Described(ctx, m.ID, facts.OSName, facts.Architecture()); err != nil {
+		return facts, err
+	}
+	if f := facts.Check(deploy.Requirements{Now: a.cfg.Now(), Despite: m.Extension.Despite}); f != nil {
+		return facts, f
+	}
+	text := facts.OSName + ", kernel " + facts.Kernel
+	if !facts.Verified() {
+		text += " (not verified: releases are not tried on this distribution)"
+	}
+	return facts, a.did(ctx, text)
+}
+
+// plan says what has to be installed. own is the id of the device that the
+// agent on the host has already and keeps.
+func (a *attempt) plan(ctx context.Context, m machine.Machine, f deploy.Facts) (i deploy.Installation, own string, err error) {
+	if f.Device != "" {
+		known := a.cfg.Device(m.Organization, event.DeviceID(f.Device))
+		switch {
+		case known == nil && !m.Extension.Take:
+			return i, "", deploy.Fail(deploy.EnrolledElsewhere, "its device id there is "+f.Device)
+		case known == nil || known.Offboarded:
+			i.Take = true
+		default:
+			own = f.Device
+		}
+	}
+	if own == "" {
+		if i.Token, err = a.cfg.Token(ctx, m); err != nil {
+			return i, "", err
+		}
+	}
+	p, ok := a.cfg.Package(f.Manager, f.Architecture())
+	switch {
+	case !ok && f.Agent == "":
+		return i, "", deploy.Failf(deploy.NoPackage, "%s for %s", f.Manager, f.Architecture())
+	case !ok, f.Agent == p.Version && f.Service == "active":
+		return i, own, nil // nothing to install
+	}
+	i.Package, i.SHA256, i.Size = f.Manager, p.SHA256, p.Size
+	content, err := p.Content()
+	if err != nil {
+		return i, "", fmt.Errorf("open the package: %w", err)
+	}
+	i.Content = content
+	return i, own, nil
+}
+
+// reported waits until the agent is connected and has its policy.
+func (a *attempt) reported(ctx context.Context) (event.DeviceID, error) {
+	if err := a.at(ctx, deploy.Report); err != nil {
+		return "", err
+	}
+	var device *Device
+	ok, err := a.waitFor(ctx, reportLimit, func() (bool, error) {
+		m, err := a.machine()
+		if err != nil {
+			return false, err
+		}
+		device = a.device(&m)
+		return device != nil && device.Connected && device.Confirmed, nil
+	})
+	switch {
+	case err != nil:
+		return "", err
+	case !ok && (device == nil || !device.Connected):
+		return "", deploy.Failf(deploy.NoReport, "not within %s", reportLimit)
+	case !ok:
+		return "", deploy.Failf(deploy.NoPolicy, "not within %s", reportLimit)
+	}
+	if device.Version != "" {
+		a.version = device.Version
+	}
+	return device.ID, a.did(ctx, "the agent is connected and has its policy")
+}
+
+// prove has the machine prove that it is protected: a harmless detection on it
+// has to become an alert here.
+func (a *attempt) prove(ctx context.Context, device event.DeviceID) error {
+	if err := a.at(ctx, deploy.SelfTest); err != nil {
+		return err
+	}
+	m, err := a.machine()
+	if err != nil {
+		return err
+	}
+	run, err := a.cfg.Test(ctx, m.Organization, device, test)
+	if err != nil {
+		return err
+	}
+	var state drill.Run
+	var alert string
+	ok, err := a.waitFor(ctx, selfTestLimit, func() (bool, error) {
+		if state, alert, err = a.cfg.Tested(ctx, m.Organization, run); err != nil {
+			return false, err
+		}
+		return alert != "" || state.Outcome != drill.Running, nil
+	})
+	switch {
+	case err != nil:
+		return err
+	case !ok:
+		return deploy.Fail(deploy.SelfTestSilent, "run "+run)
+	case alert == "" && state.Reason != nil:
+		return deploy.Failf(deploy.SelfTestFailed, "%s; %s", state.Reason.Text, state.Reason.Remedy)
+	case alert == "":
+		return deploy.Fail(deploy.SelfTestFailed, "run "+run)
+	}
+	now := a.now()
+	return a.cfg.Machines.Note(ctx, a.id, machine.Line{Step: deploy.SelfTest, State: machine.LineOK, Text: "a harmless detection became an alert: the machine is protected"}, func(x *machine.Extension) {
+		x.State, x.Step, x.Reason, x.Waits, x.Next = deploy.Succeeded, "", nil, "", time.Time{}
+		x.Seconds, x.AgentVersion, x.SelfTest, x.Alert, x.Protected = now.Sub(a.started).Seconds(), a.version, run, alert, now
+		x.Attempt, x.Requested, x.Despite, x.Take = 0, time.Time{}, false, false
+	})
+}
+
+// remove takes the agent off a machine that was offboarded.
+func (e *Engine) remove(ctx context.Context, id string) {
+	a := &attempt{Engine: e, id: id, step: deploy.Remove}
+	err := a.takeOff(ctx)
+	if a.host != nil {
+		_ = a.host.Close() // nothing is lost with it
+	}
+	if err != nil && ctx.Err() != nil {
+		return // begun again at the next start
+	}
+	line := machine.Line{Step: deploy.Remove, State: machine.LineOK, Text: "the agent is removed"}
+	state, reason := deploy.None, deploy.ReasonOf(deploy.Offboarded, "")
+	if err != nil {
+		detail := err.Error()
+		if f, ok := errors.AsType[*deploy.Failure](err); ok {
+			detail = f.Reason.Text
+			if f.Reason.Detail != "" {
+				detail += " (" + f.Reason.Detail + ")"
+			}
+		}
+		state, reason = deploy.Failed, deploy.ReasonOf(deploy.RemoveFailed, detail)
+		line = machine.Line{Step: deploy.Remove, State: machine.LineFailed, Text: reason.Text, Reason: &reason}
+	}
+	noted := e.cfg.Machines.Note(ctx, id, line, func(x *machine.Extension) {
+		x.State, x.Reason, x.Step, x.Waits, x.Protected, x.Attempt = state, &reason, "", "", time.Time{}, 0
+	})
+	if noted != nil {
+		e.cfg.Log.Error("what became of a machine cannot be written down", "machine", id, "error", noted)
+	}
+}
+
+func (a *attempt) takeOff(ctx context.Context) error {
+	m, err := a.machine()
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, removeLimit)
+	defer cancel()
+	if a.host, err = a.cfg.Reach(ctx, m); err != nil {
+		return err
+	}
+	return deploy.RemoveFrom(ctx, a.host, nil)
+}
