@@ -37,6 +37,7 @@ type api struct {
 	ids     *enrol.Authority
 	agents  *gateway.Gateway
 	tests   *selftest.Runs
+	known   *onboarding
 	events  eventstore.Store
 	record  access.Recorder
 	state   *bun.DB

@@ -10,6 +10,8 @@ import (
 	"komainu/control/access"
 	"komainu/control/device"
 	"komainu/control/enrol"
+	"komainu/control/machine"
+	"komainu/control/onboard"
 	"komainu/control/plan"
 	"komainu/control/rest"
 	"komainu/fault"
@@ -110,6 +112,8 @@ type registrar struct {
 	organization access.Organization
 	plans        *plan.Plans
 	devices      *device.Registry
+	machines     *machine.Registry
+	engine       *onboard.Engine
 }
 
 // Register creates a device from the facts of a host.
@@ -123,5 +127,14 @@ func (r *registrar) Register(ctx context.Context, to enrol.Admission, facts json
 		return enrol.Registration{}, err
 	}
 	id, err := r.devices.Register(ctx, r.organization.ID, e.ID, f)
+	if err != nil {
+		return enrol.Registration{}, err
+	}
+	var observe time.Time
+	if o := r.engine.Settings(e.ID).Observe; o.Enabled {
+		observe = time.Now().UTC().Add(time.Duration(o.Hours) * time.Hour)
+	}
+	err = r.machines.Enrolled(ctx, r.organization.ID, e.ID, to.Machine, id, knownBy(f), observe)
+	r.engine.Wake()
 	return enrol.Registration{Device: id, Organization: r.organization.ID, Environment: e.Name}, err
 }

@@ -19,7 +19,7 @@ import (
 
 // newTests returns the runs of detection tests. agents is set before the first
 // run can begin.
-func newTests(state *bun.DB, record access.Recorder, desk *incident.Desk, agents **gateway.Gateway, notices *notify.Notifier, changes *hub) *selftest.Runs {
+func newTests(state *bun.DB, record access.Recorder, desk *incident.Desk, agents **gateway.Gateway, notices *notify.Notifier, changes *hub, news func()) *selftest.Runs {
 	return selftest.New(state, selftest.Config{
 		Record: record,
 		Begin: func(ctx context.Context, device event.DeviceID, run, test string) error {
@@ -35,7 +35,10 @@ func newTests(state *bun.DB, record access.Recorder, desk *incident.Desk, agents
 		Notified: func(ctx context.Context, organization, alert string) (drill.Stage, error) {
 			return notified(ctx, desk, notices, organization, alert)
 		},
-		Changed: func(organization, run string) { changes.publish(organization, topicRun, run) },
+		Changed: func(organization, run string) {
+			news()
+			changes.publish(organization, topicRun, run)
+		},
 	})
 }
 

@@ -95,9 +95,11 @@ func newBench(t *testing.T) *bench {
 	})
 	must(err)
 	must(plans.Begin(t.Context(), org.ID, "On-premises"))
-	devices, err := device.Open(t.Context(), state, device.Config{Log: log, Tier: plans.Tier, Record: trail.Record})
+	known, pushes := &onboarding{}, newPusher()
+	must(known.openMachines(t.Context(), state, trail, pushes, changes))
+	devices, err := device.Open(t.Context(), state, device.Config{Log: log, Tier: known.tier(plans), Placed: known.placed, Record: trail.Record})
 	must(err)
-	rules, err := openPolicies(t.Context(), state, ids, trail, plans, devices, newPusher(), changes)
+	rules, err := openPolicies(t.Context(), state, ids, trail, plans, devices, pushes, changes)
 	must(err)
 	notices, err := notify.Open(notify.Config{DB: state, Dir: t.TempDir(), Log: log, Version: "test", Record: trail.Record})
 	must(err)
@@ -109,7 +111,15 @@ func newBench(t *testing.T) *bench {
 	}
 	b.api.meter = newMeter(b.api, &events{}, t.TempDir(), "test")
 	b.api.meter.queue, b.api.meter.store = calm{}, calm{}
-	b.api.tests = newTests(state, trail.Record, b.api.desk, &b.api.agents, b.api.notices, changes)
+	b.api.tests = newTests(state, trail.Record, b.api.desk, &b.api.agents, b.api.notices, changes, known.news)
+	cfg := DefaultConfig()
+	cfg.State, cfg.Content.Packages = t.TempDir(), t.TempDir()
+	must(known.open(t.Context(), cfg, neighbours{
+		state: state, trail: trail, plans: plans, devices: devices, rules: rules, ids: ids, tests: b.api.tests, pushes: pushes, changes: changes,
+		address: b.api.address, log: log,
+	}))
+	t.Cleanup(func() { known.close() })
+	b.api.known = known
 	routes := rest.NewAPI(log, "test", users.Gate, db.Explain)
 	routes.Mount(b.api.routes()...)
 	b.server = httptest.NewTLSServer(rest.Guard(log, routes, nil))

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"komainu/control/access"
+	"komainu/control/connector"
+	"komainu/control/machine"
 	"komainu/control/notify"
 	"komainu/control/policies"
 	"komainu/control/rest"
@@ -130,10 +132,12 @@ func (b *bench) things() things {
 	token := want[access.TokenInfo](b, 200, "POST", "/tokens", `{"label":"something","role":"reader"}`)
 	rule := want[policies.Policy](b, 200, "POST", "/policies", `{"name":"ours","type":"antivirus","assignments":[{"kind":"all"}]}`)
 	group := want[policies.Group](b, 200, "POST", "/device-groups", `{"name":"ours","match":{"name":"web-*"}}`)
+	way := want[connector.Connector](b, 200, "POST", "/environments/"+b.env+"/connectors", `{"name":"ours","kind":"ssh","ssh":{"hosts":"192.0.2.1","user":"root","sudo":"none","credential":"push","hostKeys":"first_use"}}`)
+	machines := want[rest.List[machine.View]](b, 200, "GET", "/machines?connector="+way.ID, "")
 	notice := want[notify.Notification](b, 200, "POST", "/notifications", `{"name":"ours","kind":"syslog","target":{"host":"192.0.2.1","protocol":"udp"}}`)
 	return things{
-		"/api/v1/notifications/": notice.ID,
-		"/api/v1/policies/":      rule.ID, "/api/v1/device-groups/": group.ID,
+		"/api/v1/notifications/": notice.ID, "/api/v1/connectors/": way.ID, "/api/v1/machines/": machines.Items[0].ID,
+		"/api/v1/policies/": rule.ID, "/api/v1/device-groups/": group.ID,
 		"/api/v1/users/": user.ID, "/api/v1/tokens/": token.ID, "/api/v1/environments/": b.env, "/api/v1/devices/": string(id), "{token}": join.ID,
 		"/api/v1/alerts/": changed.Alerts[0], "/api/v1/incidents/": fmt.Sprint(changed.Incidents[0]), "/api/v1/detection-tests/runs/": "run-of-web-1",
 	}
@@ -167,17 +171,24 @@ func (all things) path(t *testing.T, r rest.Route) (string, bool) {
 // bodies are good bodies of routes that change something that they name: what
 // is refused has to be refused for who asks, not for how.
 var bodies = map[string]string{
-	"PUT /api/v1/notifications/{id}":             `{"name":"theirs","kind":"syslog","target":{"host":"192.0.2.1"}}`,
-	"PATCH /api/v1/users/{id}":                   `{"role":"admin"}`,
-	"PUT /api/v1/environments/{id}/plan":         `{"version":1,"servers":false}`,
-	"POST /api/v1/environments/{id}/join-tokens": `{"label":"stolen"}`,
-	"POST /api/v1/devices/{id}/detection-tests":  `{"test":"eicar"}`,
-	"PUT /api/v1/policies/{id}":                  `{"version":1,"name":"theirs","type":"antivirus"}`,
-	"PUT /api/v1/device-groups/{id}":             `{"version":1,"name":"theirs","match":{"name":"*"}}`,
-	"PATCH /api/v1/alerts/{id}":                  `{"status":"Resolved"}`,
-	"PATCH /api/v1/incidents/{id}":               `{"status":"Resolved"}`,
-	"POST /api/v1/alerts/{id}/comments":          `{"text":"x"}`,
-	"POST /api/v1/incidents/{id}/comments":       `{"text":"x"}`,
+	"PUT /api/v1/notifications/{id}":                 `{"name":"theirs","kind":"syslog","target":{"host":"192.0.2.1"}}`,
+	"PATCH /api/v1/users/{id}":                       `{"role":"admin"}`,
+	"PUT /api/v1/environments/{id}/plan":             `{"version":1,"servers":false}`,
+	"POST /api/v1/environments/{id}/join-tokens":     `{"label":"stolen"}`,
+	"POST /api/v1/devices/{id}/detection-tests":      `{"test":"eicar"}`,
+	"PATCH /api/v1/machines/{id}":                    `{"version":1,"plan":"off"}`,
+	"PUT /api/v1/environments/{id}/onboarding":       `{"version":1,"automatic":false,"concurrency":1,"dryRun":false,"observe":{"enabled":false},"excludeTags":[]}`,
+	"POST /api/v1/environments/{id}/connectors":      `{"name":"theirs","kind":"ssh","ssh":{"hosts":"192.0.2.9","user":"root","sudo":"none","credential":"push","hostKeys":"first_use"}}`,
+	"POST /api/v1/environments/{id}/connectors/test": `{"name":"theirs","kind":"ssh","ssh":{"hosts":"192.0.2.9","user":"root","sudo":"none","credential":"push","hostKeys":"first_use"}}`,
+	"PUT /api/v1/connectors/{id}":                    `{"name":"theirs","kind":"ssh","ssh":{"hosts":"192.0.2.9","user":"root","sudo":"none","credential":"push","hostKeys":"first_use"}}`,
+	"POST /api/v1/connectors/{id}/test":              `{"name":"theirs","kind":"ssh","ssh":{"hosts":"192.0.2.9","user":"root","sudo":"none","credential":"push","hostKeys":"first_use"}}`,
+	"POST /api/v1/connectors/{id}/host-keys/accept":  `{"host":"192.0.2.1:22","fingerprint":"SHA256:x"}`,
+	"PUT /api/v1/policies/{id}":                      `{"version":1,"name":"theirs","type":"antivirus"}`,
+	"PUT /api/v1/device-groups/{id}":                 `{"version":1,"name":"theirs","match":{"name":"*"}}`,
+	"PATCH /api/v1/alerts/{id}":                      `{"status":"Resolved"}`,
+	"PATCH /api/v1/incidents/{id}":                   `{"status":"Resolved"}`,
+	"POST /api/v1/alerts/{id}/comments":              `{"text":"x"}`,
+	"POST /api/v1/incidents/{id}/comments":           `{"text":"x"}`,
 }
 
 // TestEveryRouteByEverybody tries the whole table with everybody there is,

@@ -25,13 +25,15 @@ import (
 
 // Names in a backup, and in the state folder.
 const (
-	keysFolder    = "keys"
-	eventsFolder  = "events"
-	queueFolder   = "queue"
-	queueDump     = "queue.messages"
-	configEntry   = "config.yaml"
-	snapshotGlob  = "snapshot-*.db"
-	backupPattern = "snapshot-%d.db"
+	keysFolder   = "keys"
+	eventsFolder = "events"
+	queueFolder  = "queue"
+
+	repositoryFolder = "repository"
+	queueDump        = "queue.messages"
+	configEntry      = "config.yaml"
+	snapshotGlob     = "snapshot-*.db"
+	backupPattern    = "snapshot-%d.db"
 )
 
 // whole is everything that a backup holds.

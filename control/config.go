@@ -28,10 +28,11 @@ type Config struct {
 	// Organization names the organization that the first start creates.
 	Organization string `yaml:"organization"`
 	// Environment names the environment that the first start creates.
-	Environment string      `yaml:"environment"`
-	Log         LogConfig   `yaml:"log"`
-	Queue       QueueConfig `yaml:"queue"`
-	Events      EventConfig `yaml:"events"`
+	Environment string        `yaml:"environment"`
+	Log         LogConfig     `yaml:"log"`
+	Queue       QueueConfig   `yaml:"queue"`
+	Events      EventConfig   `yaml:"events"`
+	Content     ContentConfig `yaml:"content"`
 }
 
 // LogConfig says how loud the log is.
@@ -57,6 +58,13 @@ type EventConfig struct {
 	MaxBytes int64 `yaml:"max_bytes"`
 }
 
+// ContentConfig says what the signed repository is filled from.
+type ContentConfig struct {
+	// Packages is a folder of packages of the agent; those that are not in the
+	// repository yet are added at the start.
+	Packages string `yaml:"packages"`
+}
+
 // minEventBytes is the least bound of the event store that makes sense.
 const minEventBytes = 64 << 20
 
@@ -70,6 +78,7 @@ func DefaultConfig() Config {
 		Log:          LogConfig{Level: "info", Format: "text"},
 		Queue:        QueueConfig{Replicas: 1},
 		Events:       EventConfig{RetentionDays: 30},
+		Content:      ContentConfig{Packages: "/usr/share/komainu/packages"},
 	}
 }
 

@@ -113,10 +113,12 @@ func Run(ctx context.Context, cfg Config, env Env) (err error) {
 	// its devices and the pages that show it.
 	changes := newHub()
 	pushes := newPusher()
+	known := &onboarding{}
 	plans, err := plan.Open(ctx, state, plan.Config{
 		Record: trail.Record,
 		Changed: func(organization, environment string) {
 			pushes.all()
+			known.wake()
 			changes.publish(organization, topicPlan, environment)
 		},
 	})
@@ -126,9 +128,13 @@ func Run(ctx context.Context, cfg Config, env Env) (err error) {
 	if err := plans.Begin(ctx, organization.ID, cfg.Environment); err != nil {
 		return err
 	}
+	if err := known.openMachines(ctx, state, trail, pushes, changes); err != nil {
+		return err
+	}
 	devices, err := device.Open(ctx, state, device.Config{
-		Log: part(log, "device"), Tier: plans.Tier, Record: trail.Record,
+		Log: part(log, "device"), Tier: known.tier(plans), Placed: known.placed, Record: trail.Record,
 		Changed: func(organization string, id event.DeviceID) {
+			known.news()
 			pushes.device(id)
 			changes.publish(organization, topicDevice, string(id))
 		},
@@ -157,13 +163,21 @@ func Run(ctx context.Context, cfg Config, env Env) (err error) {
 	defer func() { err = errors.Join(err, events.Close()) }()
 	intake := events.ingest(devices, desk, changes, log)
 	var agents *gateway.Gateway
-	tests := newTests(state, trail.Record, desk, &agents, notices, changes)
+	tests := newTests(state, trail.Record, desk, &agents, notices, changes, known.news)
 	agents = gateway.New(gatewayConfig(ids, rules, devices, events.queue, tests, part(log, "gateway")))
+	err = known.open(ctx, cfg, neighbours{
+		state: state, trail: trail, plans: plans, devices: devices, rules: rules, ids: ids, tests: tests, pushes: pushes, changes: changes,
+		address: cfg.url(listener.Addr()), log: log,
+	})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, known.close()) }()
 
 	// The door.
 	stopping := make(chan struct{})
 	a := &api{
-		log: part(log, "api"), access: users, audit: trail, plans: plans, rules: rules, devices: devices, desk: desk, notices: notices, hub: changes, ids: ids, agents: agents, tests: tests,
+		log: part(log, "api"), access: users, audit: trail, plans: plans, rules: rules, devices: devices, desk: desk, notices: notices, hub: changes, ids: ids, agents: agents, tests: tests, known: known,
 		events: events.store, record: trail.Record, state: state,
 		queued:  func(ctx context.Context) error { _, err := events.queue.Status(ctx); return err },
 		room:    events.store.Room,
@@ -173,7 +187,7 @@ func Run(ctx context.Context, cfg Config, env Env) (err error) {
 	routes := rest.NewAPI(a.log, env.Version, users.Gate, db.Explain)
 	routes.Mount(a.routes()...)
 	routes.Handle("/", portal.Handler())
-	enrolment := ids.Handler(&registrar{organization, plans, devices}, wire.Protocol)
+	enrolment := ids.Handler(&registrar{organization, plans, devices, known.machines, known.engine}, wire.Protocol)
 	browsers := rest.Guard(a.log, routes, a.meter.answered)
 	entry := newDoor(listener, ids.TLSConfig(), part(log, "door"), split(enrolment, agents, browsers), split(enrolment, agents, http.NotFoundHandler()))
 
@@ -207,6 +221,8 @@ func Run(ctx context.Context, cfg Config, env Env) (err error) {
 	run("events", intake.events)
 	run("findings", intake.findings)
 	run("notify", notices.Run)
+	run("content", known.repository.Run)
+	run("onboard", known.engine.Run)
 	run("retention", func(ctx context.Context) error {
 		return events.retain(ctx, cfg.Events, part(log, "retention"))
 	})

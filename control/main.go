@@ -46,6 +46,7 @@ Flags of run:
   --hostname NAME  name or address under which browsers and agents reach it; may be repeated
   --log-level LEVEL    debug, info, warn or error
   --log-format FORMAT  text or json
+  --packages DIR   folder of packages of the agent that the repository is filled from at the start
   --print-once FD  write the one-time password of the first start to this descriptor, not to standard output
 Flags of backup and restore:
   --to FILE               the backup to write
@@ -98,6 +99,7 @@ func command(ctx context.Context, args []string, env Env) error {
 	address := flags.String("listen", "", "")
 	descriptor := flags.Int("print-once", -1, "")
 	level := flags.String("log-level", "", "")
+	packages := flags.String("packages", "", "")
 	format := flags.String("log-format", "", "")
 	to := flags.String("to", "", "")
 	from := flags.String("from", "", "")
@@ -135,6 +137,9 @@ func command(ctx context.Context, args []string, env Env) error {
 			return err
 		}
 		cfg.State = dir
+	}
+	if *packages != "" {
+		cfg.Content.Packages = *packages
 	}
 	if *address != "" {
 		cfg.Listen = *address

@@ -25,7 +25,9 @@ func openPolicies(ctx context.Context, state *bun.DB, ids *enrol.Authority, trai
 	rules, err := policies.Open(ctx, state, policies.Config{
 		Sign:   func(d *policy.Document) (policy.Signed, error) { return policy.Sign(d, ids.PolicyKey()) },
 		Record: trail.Record,
-		Plan:   plans.Document,
+		Plan: func(ctx context.Context, d policies.Device) (policy.Document, error) {
+			return plans.Document(ctx, d.Organization, d.Environment, plan.Own{Tier: d.Plan, Observe: d.Observe})
+		},
 		Environments: func(ctx context.Context, organization string) (map[string]string, error) {
 			list, err := plans.List(ctx, organization)
 			names := make(map[string]string, len(list))

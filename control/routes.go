@@ -68,6 +68,7 @@ func (a *api) routes() []rest.Route {
 		rest.Plain("GET /ca.pem", rest.Public, "The certificate of the control plane's CA", "application/x-pem-file", a.ca),
 	}
 	routes = append(routes, a.policyRoutes()...)
+	routes = append(routes, a.machineRoutes()...)
 	for _, f := range downloads.Files() {
 		routes = append(routes, rest.Plain("GET /downloads/"+f.Name, rest.Public, f.About, f.Media, f.ServeHTTP))
 	}

@@ -74,6 +74,34 @@ CREATE TABLE certificates (
 
 CREATE INDEX certificates_device ON certificates (device_id, issued_at DESC);
 
+CREATE TABLE connector_host_keys (
+    connector_id TEXT NOT NULL,
+    address      TEXT NOT NULL,
+    key          TEXT NOT NULL,
+    first_seen   TIMESTAMP NOT NULL,
+    offered      TEXT NOT NULL DEFAULT '',
+    offered_at   TIMESTAMP,
+    PRIMARY KEY (connector_id, address)
+);
+
+CREATE TABLE connectors (
+    id              TEXT PRIMARY KEY,
+    organization_id TEXT NOT NULL,
+    environment_id  TEXT NOT NULL,
+    kind            TEXT NOT NULL,
+    name            TEXT NOT NULL,
+    settings        TEXT NOT NULL,
+    secret          BLOB,
+    version         INTEGER NOT NULL DEFAULT 1,
+    created_at      TIMESTAMP NOT NULL,
+    updated_at      TIMESTAMP NOT NULL,
+    updated_by      TEXT NOT NULL DEFAULT '',
+    synced_at       TIMESTAMP,
+    error           TEXT
+);
+
+CREATE UNIQUE INDEX connectors_name ON connectors (environment_id, name);
+
 CREATE TABLE detection_test_runs (
 	id TEXT PRIMARY KEY,
 	organization_id TEXT NOT NULL,
@@ -210,9 +238,61 @@ CREATE TABLE join_tokens (
     max_uses       INTEGER NOT NULL,
     uses           INTEGER NOT NULL DEFAULT 0,
     revoked        BOOLEAN NOT NULL DEFAULT FALSE
-);
+, machine_id TEXT NOT NULL DEFAULT '');
 
 CREATE INDEX join_tokens_environment ON join_tokens (environment_id, created_at DESC);
+
+CREATE TABLE machine_coverage (
+    environment_id TEXT NOT NULL,
+    at             TIMESTAMP NOT NULL,
+    machines       INTEGER NOT NULL,
+    protected      INTEGER NOT NULL,
+    failed         INTEGER NOT NULL,
+    not_applicable INTEGER NOT NULL,
+    PRIMARY KEY (environment_id, at)
+);
+
+CREATE TABLE machine_journal (
+    id         INTEGER PRIMARY KEY AUTOINCREMENT,
+    machine_id TEXT NOT NULL,
+    at         TIMESTAMP NOT NULL,
+    step       TEXT NOT NULL,
+    state      TEXT NOT NULL,
+    text       TEXT NOT NULL DEFAULT '',
+    reason     TEXT
+);
+
+CREATE INDEX machine_journal_machine ON machine_journal (machine_id, id);
+
+CREATE TABLE machines (
+    id              TEXT PRIMARY KEY,
+    organization_id TEXT NOT NULL,
+    environment_id  TEXT NOT NULL,
+    name            TEXT NOT NULL,
+    address         TEXT NOT NULL DEFAULT '',
+    login           TEXT NOT NULL DEFAULT '',
+    source          TEXT NOT NULL,
+    connector_id    TEXT NOT NULL DEFAULT '',
+    external_id     TEXT NOT NULL DEFAULT '',
+    system          TEXT NOT NULL DEFAULT '',
+    os              TEXT NOT NULL DEFAULT '',
+    arch            TEXT NOT NULL DEFAULT '',
+    tags            TEXT NOT NULL DEFAULT '[]',
+    own_tags        TEXT NOT NULL DEFAULT '[]',
+    plan            TEXT NOT NULL DEFAULT '',
+    device_id       TEXT NOT NULL DEFAULT '',
+    first_seen      TIMESTAMP NOT NULL,
+    last_seen       TIMESTAMP NOT NULL,
+    stopped         BOOLEAN NOT NULL DEFAULT FALSE,
+    gone            BOOLEAN NOT NULL DEFAULT FALSE,
+    offboarded      BOOLEAN NOT NULL DEFAULT FALSE,
+    extension       TEXT NOT NULL DEFAULT '{}',
+    version         INTEGER NOT NULL DEFAULT 1
+);
+
+CREATE INDEX machines_connector ON machines (connector_id, external_id);
+
+CREATE INDEX machines_environment ON machines (environment_id, name);
 
 CREATE TABLE notification_outbox (
     seq             INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -245,6 +325,19 @@ CREATE TABLE notifications (
     last_detail     TEXT NOT NULL,
     created_at      TIMESTAMP NOT NULL,
     UNIQUE (organization_id, name)
+);
+
+CREATE TABLE onboarding (
+    environment_id TEXT PRIMARY KEY,
+    automatic      BOOLEAN NOT NULL,
+    concurrency    INTEGER NOT NULL,
+    dry_run        BOOLEAN NOT NULL,
+    "window"       TEXT,
+    observe        TEXT NOT NULL,
+    exclude        TEXT NOT NULL,
+    version        INTEGER NOT NULL,
+    updated_at     TIMESTAMP NOT NULL,
+    updated_by     TEXT NOT NULL
 );
 
 CREATE TABLE organizations (

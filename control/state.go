@@ -14,11 +14,14 @@ import (
 
 	"komainu/control/access"
 	"komainu/control/audit"
+	"komainu/control/connector"
 	"komainu/control/db"
 	"komainu/control/device"
 	"komainu/control/enrol"
 	"komainu/control/incident"
+	"komainu/control/machine"
 	"komainu/control/notify"
+	"komainu/control/onboard"
 	"komainu/control/plan"
 	"komainu/control/policies"
 	"komainu/control/selftest"
@@ -27,7 +30,8 @@ import (
 
 // migrations are the tables of all slices.
 func migrations() []fs.FS {
-	return []fs.FS{access.Migrations, audit.Migrations, enrol.Migrations, device.Migrations, plan.Migrations, policies.Migrations, incident.Migrations, notify.Migrations, selftest.Migrations}
+	return []fs.FS{access.Migrations, audit.Migrations, enrol.Migrations, device.Migrations, plan.Migrations, policies.Migrations, incident.Migrations, notify.Migrations, selftest.Migrations,
+		machine.Migrations, connector.Migrations, onboard.Migrations}
 }
 
 // openState opens the database of a state folder and brings it up to date; a

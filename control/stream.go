@@ -20,6 +20,9 @@ const (
 	topicGroup    = "group"
 	topicRun      = "run" // of a detection test
 	topicNotice   = "notification"
+	topicMachine  = "machine"
+	topicWay      = "connector"
+	topicOnboard  = "onboarding"
 )
 
 type change struct{ topic, id string }

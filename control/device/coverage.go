@@ -66,7 +66,7 @@ func (r *Registry) coverage(e *entry, now time.Time) Coverage {
 	switch {
 	case e.offboarded:
 		return because("")
-	case r.cfg.Tier(e.environment) == policy.Off:
+	case r.cfg.Tier(e.environment, e.id) == policy.Off:
 		return because(Unlicensed, PlanOff)
 	case silent > inactiveAfter:
 		return because(Unprotected, LongSilent)

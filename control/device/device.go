@@ -94,8 +94,12 @@ type entry struct {
 type Config struct {
 	Log *slog.Logger
 	Now func() time.Time
-	// Tier returns the plan of an environment.
-	Tier func(environment string) policy.Tier
+	// Tier returns the plan of a device in an environment.
+	Tier func(environment string, id event.DeviceID) policy.Tier
+	// Placed returns what is decided for the machine of a device alone: a plan
+	// of its own, "" for that of its environment, and whether it is only
+	// watched for now. May be nil.
+	Placed func(id event.DeviceID) (own policy.Tier, observe bool)
 	// Record writes to the audit log.
 	Record access.Recorder
 	// Changed is told which device changed. It must not block. May be nil.
@@ -118,6 +122,9 @@ func Open(ctx context.Context, d *bun.DB, cfg Config) (*Registry, error) {
 	}
 	if cfg.Changed == nil {
 		cfg.Changed = func(string, event.DeviceID) {}
+	}
+	if cfg.Placed == nil {
+		cfg.Placed = func(event.DeviceID) (policy.Tier, bool) { return "", false }
 	}
 	r := &Registry{db: d, cfg: cfg, entries: map[event.DeviceID]*entry{}}
 	var rows []row

@@ -50,7 +50,7 @@ func open(t testing.TB) *bench {
 func (b *bench) reopen(t testing.TB) {
 	t.Helper()
 	r, err := device.Open(t.Context(), b.db, device.Config{
-		Log: slog.Default(), Now: func() time.Time { return b.now }, Tier: func(string) policy.Tier { return b.tier },
+		Log: slog.Default(), Now: func() time.Time { return b.now }, Tier: func(string, event.DeviceID) policy.Tier { return b.tier },
 		Record:  func(context.Context, bun.IDB, access.Change) error { return nil },
 		Changed: func(string, event.DeviceID) { b.changed++ },
 	})

@@ -1,6 +1,8 @@
 package device
 
 import (
+	"time"
+
 	"komainu/event"
 	"komainu/fault"
 	"komainu/health"
@@ -16,6 +18,8 @@ type Member struct {
 	Platform     string
 	Tags         []policy.Tag     // that its agent reports
 	Settings     []health.Setting // that are not at their default, as its agent reports
+	Plan         policy.Tier      // of its machine alone, "" for that of its environment
+	Observe      bool             // its machine is only watched for now
 }
 
 // Members returns all devices that are not offboarded.
@@ -25,7 +29,7 @@ func (r *Registry) Members() []Member {
 	list := make([]Member, 0, len(r.entries))
 	for _, e := range r.entries {
 		if !e.offboarded {
-			list = append(list, e.member())
+			list = append(list, r.member(e))
 		}
 	}
 	return list
@@ -36,12 +40,12 @@ func (r *Registry) Member(id event.DeviceID) (Member, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if e := r.entries[id]; e != nil {
-		return e.member(), nil
+		return r.member(e), nil
 	}
 	return Member{}, fault.New(fault.NotFound, "there is no device %s", id)
 }
 
-func (e *entry) member() Member {
+func (r *Registry) member(e *entry) Member {
 	m := Member{ID: e.id, Organization: e.organization, Environment: e.environment, Name: e.name, Platform: e.platform}
 	if e.report != nil {
 		for _, t := range e.report.EDRDeviceTags {
@@ -49,5 +53,27 @@ func (e *entry) member() Member {
 		}
 		m.Settings = e.report.Settings
 	}
+	m.Plan, m.Observe = r.cfg.Placed(e.id)
 	return m
+}
+
+// State is what others want to know of a device at any time, from memory.
+type State struct {
+	Organization string
+	Environment  string
+	Offboarded   bool
+	Connected    bool
+	LastSeen     time.Time
+	Version      string // of the agent
+}
+
+// State returns the state of a device; ok is false when there is none.
+func (r *Registry) State(id event.DeviceID) (s State, ok bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	e := r.entries[id]
+	if e == nil {
+		return s, false
+	}
+	return State{e.organization, e.environment, e.offboarded, e.connected, e.lastSeen, e.agentVersion}, true
 }

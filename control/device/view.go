@@ -288,7 +288,7 @@ func (r *Registry) view(d *row) Details {
 			OSVersion: d.Facts.OSVersion, OSName: d.Facts.OSName, Kernel: d.Facts.Kernel, Arch: d.Facts.Arch, AgentVersion: d.Facts.AgentVersion,
 			IPAddresses: notNil(d.Facts.IPAddresses), FirstSeen: d.FirstSeen, LastSeen: e.seen(now), OnboardingStatus: "Onboarded", Connected: e.connected,
 			RiskLevel: "None", ExposureLevel: "No data available", Tags: []string{}, SensorHealth: r.sensorHealth(e, now),
-			Protection: e.protection(), Plan: r.cfg.Tier(d.EnvironmentID), Coverage: r.coverage(e, now),
+			Protection: e.protection(), Plan: r.cfg.Tier(d.EnvironmentID, d.ID), Coverage: r.coverage(e, now),
 		},
 		Health: e.report,
 		Policy: PolicyState{ConfirmedVersion: d.PolicyConfirmed, ConfirmedAt: d.PolicyConfirmedAt, Error: d.PolicyError},
@@ -371,7 +371,7 @@ func (r *Registry) sensorHealth(e *entry, now time.Time) SensorHealth {
 		return ImpairedCommunication
 	case e.report == nil:
 		return NoSensorData
-	case r.cfg.Tier(e.environment) == policy.Off:
+	case r.cfg.Tier(e.environment, e.id) == policy.Off:
 		return Active // it reports, and is told to do nothing else
 	case !e.report.Licensed || !e.report.Healthy:
 		return Misconfigured

@@ -165,6 +165,8 @@ func Open(ctx context.Context, d *bun.DB, cfg Config) (*Registry, error) {
 	if cfg.Changed == nil {
 		cfg.Changed = func(string, string) {}
 	}
+	changed := cfg.Changed
+	cfg.Changed = func(string, string) {} // nobody can know of it yet
 	r := &Registry{db: d, cfg: cfg, machines: map[string]*Machine{}, devices: map[event.DeviceID]string{}}
 	var rows []*Machine
 	if err := d.NewSelect().Model(&rows).Scan(ctx); err != nil {
@@ -184,6 +186,7 @@ func Open(ctx context.Context, d *bun.DB, cfg Config) (*Registry, error) {
 			}
 		}
 	}
+	r.cfg.Changed = changed
 	return r, nil
 }
 

@@ -424,3 +424,17 @@ func (e *Engine) Remove(ctx context.Context, id string) error {
 	e.Wake()
 	return err
 }
+
+// Retry has the machines of a connector tried again soon that have failed.
+func (e *Engine) Retry(ctx context.Context, connector string) error {
+	for _, m := range e.cfg.Machines.All("") {
+		if m.Connector != connector || m.Extension.State != deploy.Failed {
+			continue
+		}
+		if err := e.cfg.Machines.Note(ctx, m.ID, machine.Line{}, func(x *machine.Extension) { x.Next, x.Attempt = time.Time{}, 0 }); err != nil {
+			return err
+		}
+	}
+	e.Wake()
+	return nil
+}

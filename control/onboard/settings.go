@@ -79,7 +79,7 @@ type Settings struct {
 	Automatic   bool          `json:"automatic" doc:"plan on means that every machine gets the agent, also later ones"`
 	Concurrency int           `json:"concurrency" minimum:"1" maximum:"100" doc:"machines that are worked on at once"`
 	DryRun      bool          `json:"dryRun" doc:"only look; change no machine by itself"`
-	Window      *Window       `json:"window"`
+	Window      *Window       `json:"window,omitempty" doc:"when machines may be changed; left out: always"`
 	Observe     Observe       `json:"observe"`
 	Exclude     []machine.Tag `json:"excludeTags" doc:"machines with one of these tags are not protected; the value * stands for any"`
 }

@@ -29,7 +29,7 @@ var capabilities = []Capability{
 	{ID: "endpoint_detection", Name: "Endpoint detection: process, network and file telemetry with behaviour rules", Tiers: both, Engine: true},
 	{ID: "alerts_incidents", Name: "Alerts and incidents in one portal", Tiers: both, Engine: true},
 	{ID: "multi_environment", Name: "Servers of every origin in one inventory", Tiers: both, Engine: true},
-	{ID: "automatic_deployment", Name: "Automatic deployment of the agent", Tiers: both},
+	{ID: "automatic_deployment", Name: "Automatic deployment of the agent", Tiers: both, Engine: true},
 	{ID: "software_inventory", Name: "Software inventory", Tiers: both},
 	{ID: "vulnerability_assessment", Name: "Vulnerability assessment for machines", Tiers: both, Setting: true},
 	{ID: "regulatory_compliance", Name: "Regulatory compliance assessment", Tiers: both},

@@ -370,27 +370,50 @@ func explain(reason string) string {
 	return "it is not available in this version"
 }
 
+// Own is what is decided for one machine of an environment.
+type Own struct {
+	Tier    policy.Tier // its own plan, "" for that of the environment
+	Observe bool        // malware is reported, not blocked, for now
+}
+
+// Protects reports whether the plan of an environment switches endpoint
+// protection on. It does when it is off itself: a machine of its own plan gets
+// what plans have at first.
+func (p *Plans) Protects(ctx context.Context, organization, environment string) (bool, error) {
+	e, err := p.row(ctx, p.db, organization, environment)
+	return !e.Servers || e.protects(), err
+}
+
+func (e *row) protects() bool {
+	for _, c := range capabilities {
+		if c.ID == "endpoint_protection" {
+			return e.enabled(c)
+		}
+	}
+	return false
+}
+
 // Document returns what the plan of an environment says about its devices:
 // the beginning of a policy document, without device and version. No policy
 // changes what it manages.
-func (p *Plans) Document(ctx context.Context, organization, environment string) (policy.Document, error) {
+func (p *Plans) Document(ctx context.Context, organization, environment string, own Own) (policy.Document, error) {
 	e, err := p.row(ctx, p.db, organization, environment)
 	if err != nil {
 		return policy.Document{}, err
 	}
-	protect := false
-	for _, c := range capabilities {
-		if c.ID == "endpoint_protection" {
-			protect = e.enabled(c)
-		}
-	}
 	doc := policy.Document{Format: policy.Format, Organization: organization, Environment: e.ID, Plan: e.plan(), Licensed: e.Servers}
-	if e.Servers && !protect {
+	if own.Tier != "" {
+		doc.Plan, doc.Licensed = own.Tier, own.Tier != policy.Off
+	}
+	if e.Servers && !e.protects() {
 		// The plan is on, its protection is not: scans and the sensor remain.
 		doc.Managed.EnforcementLevel = new(policy.OnDemand)
 	}
 	if len(e.Filesystems) > 0 {
 		doc.Managed.Filesystems = e.Filesystems
+	}
+	if own.Observe {
+		doc.Managed.Filesystems = []policy.FilesystemRule{{Path: "*", Mode: policy.Watch}}
 	}
 	return doc, nil
 }

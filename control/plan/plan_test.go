@@ -80,7 +80,7 @@ func (b *bench) save(t fataler, c plan.Change) plan.Settings {
 // policy returns what the plan makes of a policy.
 func (b *bench) policy(t fataler) policy.Document {
 	t.Helper()
-	doc, err := b.Document(context.Background(), org, b.env)
+	doc, err := b.Document(context.Background(), org, b.env, plan.Own{})
 	if err != nil {
 		t.Fatal(err)
 	}

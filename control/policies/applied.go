@@ -148,3 +148,10 @@ func (p *Policies) count(ctx context.Context, v *view, organization string) (map
 // Version returns the version of the document of a device, 0 before the
 // first.
 func (p *Policies) Version(id event.DeviceID) uint64 { return p.documents.get(id).Version }
+
+// InForce reports whether a device has confirmed the document that applies to
+// it now.
+func (p *Policies) InForce(id event.DeviceID) bool {
+	d := p.documents.get(id)
+	return d.Version > 0 && d.ConfirmedVersion == d.Version
+}

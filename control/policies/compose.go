@@ -54,12 +54,12 @@ type composed struct {
 	groups   []string          // names of the groups, lowest rank first
 }
 
-// compose returns what a device gets. Devices in the same environment and
-// groups share one result.
+// compose returns what a device gets. Devices in the same place and groups
+// share one result.
 func (p *Policies) compose(ctx context.Context, v *view, d *Device) (*composed, error) {
 	groups := v.groupsOf(d)
 	var key strings.Builder
-	key.WriteString(d.Organization + " " + d.Environment)
+	fmt.Fprintf(&key, "%s %s %s %t", d.Organization, d.Environment, d.Plan, d.Observe)
 	for _, g := range groups {
 		key.WriteString(" " + g.ID)
 	}
@@ -69,7 +69,7 @@ func (p *Policies) compose(ctx context.Context, v *view, d *Device) (*composed, 
 	if c != nil {
 		return c, nil
 	}
-	base, err := p.cfg.Plan(ctx, d.Organization, d.Environment)
+	base, err := p.cfg.Plan(ctx, *d)
 	if err != nil {
 		return nil, err
 	}

@@ -56,6 +56,8 @@ type Device struct {
 	Platform     string
 	Tags         []policy.Tag
 	Settings     []health.Setting // who set what, as its agent reports
+	Plan         policy.Tier      // of its machine alone, "" for that of its environment
+	Observe      bool             // its machine is only watched for now
 }
 
 // What can change.
@@ -71,9 +73,10 @@ type Config struct {
 	Sign func(*policy.Document) (policy.Signed, error)
 	// Record writes to the audit log.
 	Record access.Recorder
-	// Plan returns the document that the plan of an environment makes, without
-	// version and device.
-	Plan func(ctx context.Context, organization, environment string) (policy.Document, error)
+	// Plan returns the document that the plan of a device makes, without
+	// version and device. What it says depends on the place of the device, its
+	// own plan and whether it is observed, on nothing else.
+	Plan func(ctx context.Context, d Device) (policy.Document, error)
 	// Environments returns the names of an organization's environments by id.
 	Environments func(ctx context.Context, organization string) (map[string]string, error)
 	// Devices returns all devices that are not offboarded, and Device one.

@@ -65,7 +65,8 @@ func open(t fataler) *bench {
 			b.recorded = append(b.recorded, c)
 			return nil
 		},
-		Plan: func(_ context.Context, _, environment string) (policy.Document, error) {
+		Plan: func(_ context.Context, d policies.Device) (policy.Document, error) {
+			environment := d.Environment
 			return b.plans[environment], nil
 		},
 		Environments: func(_ context.Context, organization string) (map[string]string, error) {
