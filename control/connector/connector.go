@@ -526,9 +526,13 @@ func (c *Connectors) dial(ctx context.Context, r *row, address, login string, ke
 	if user == "root" {
 		sudo = remote.NoSudo
 	}
-	return remote.Dial(ctx, remote.Config{
+	h, err := remote.Dial(ctx, remote.Config{
 		Hop: remote.Hop{Address: address, User: user}, Jump: jump, Auth: auth, HostKeys: keys, Sudo: sudo, Password: secret.SudoPassword,
 	})
+	if err != nil {
+		return nil, err
+	}
+	return h, nil
 }
 
 // credential is what a connector logs in with.

@@ -17,6 +17,7 @@ import (
 	"io"
 	"log/slog"
 	"math/rand/v2"
+	"runtime/debug"
 	"slices"
 	"sync"
 	"time"
@@ -329,6 +330,10 @@ func (e *Engine) start(ctx context.Context, tasks *sync.WaitGroup, m *machine.Ma
 			e.perEnv[m.Environment]--
 			e.mu.Unlock()
 			e.Wake()
+			// What one host brings about must not take the control plane down.
+			if p := recover(); p != nil {
+				e.cfg.Log.Error("the work on a machine has failed in an unexpected way; it is taken up again", "machine", m.ID, "panic", p, "stack", string(debug.Stack()))
+			}
 		}()
 		task(ctx)
 	})
