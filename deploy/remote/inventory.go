@@ -166,8 +166,8 @@ func parsePort(s string) (int, error) {
 
 // expand replaces the first range of a name, and then those of the rest.
 func expand(name string, room int) ([]string, error) {
-	open := strings.IndexByte(name, '[')
-	if open < 0 {
+	before, after, ok := strings.Cut(name, "[")
+	if !ok {
 		if strings.ContainsRune(name, ']') {
 			return nil, fmt.Errorf("%q: ] without [", name)
 		}
@@ -176,7 +176,7 @@ func expand(name string, room int) ([]string, error) {
 		}
 		return []string{name}, nil
 	}
-	inner, after, ok := strings.Cut(name[open+1:], "]")
+	inner, after, ok := strings.Cut(after, "]")
 	if !ok {
 		return nil, fmt.Errorf("%q: [ without ]", name)
 	}
@@ -194,7 +194,7 @@ func expand(name string, room int) ([]string, error) {
 	var names []string
 	for _, v := range values {
 		for _, r := range rest {
-			names = append(names, name[:open]+v+r)
+			names = append(names, before+v+r)
 		}
 	}
 	return names, nil

@@ -1,18 +1,28 @@
-// Package remote runs scripts as root on servers over SSH.
+// Package remote runs scripts as root on other machines over SSH.
 //
-// The servers are not trusted: whatever one sends is bounded in size and time,
-// and whatever goes wrong becomes a reason of package deploy that says what to
-// do about it.
+// A host is not trusted. It may hang at any point, answer without end, answer
+// nonsense, or be another one than yesterday: every wait has a limit, what is
+// read is bounded in bytes and in memory, and whatever goes wrong comes back
+// as a deploy.Failure that says what to do about it. What a host is called
+// and who may log in is up to the caller, who also pins host keys.
+//
+// How a script gets there: the command that sshd hands to the login shell of
+// the user is one short line that every shell reads alike. It starts sh,
+// through sudo where that is wanted, and sh says when it is there. Only then
+// are the script, its arguments and its input sent, over standard input: so
+// nothing but a shell of root ever sees them, they are in no list of processes
+// and in no log of sudo, and their size has no limit.
 package remote
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"io"
 	"net"
-	"os"
+	"slices"
 	"strings"
-	"syscall"
+	"sync"
 	"time"
 
 	"golang.org/x/crypto/ssh"
@@ -20,23 +30,26 @@ import (
 	"komainu/deploy"
 )
 
-// Sudo is how the user of a login becomes root.
+// Sudo is how the user of a login becomes root. A user that is called root
+// needs none of it.
 type Sudo string
 
 // The ways.
 const (
 	NoSudo       Sudo = "none"         // the user is root
 	Passwordless Sudo = "passwordless" // sudo asks for nothing
-	WithPassword Sudo = "password"
+	WithPassword Sudo = "password"     // sudo may ask for the password
 )
 
-// HostKeys decides whether a host is who it should be.
+// HostKeys decides whether a host is who it should be. Its methods are called
+// from several goroutines.
 type HostKeys interface {
 	// Check returns nil for a key that an address may have. Errors:
 	// *deploy.Failure with HostKeyChanged or HostKeyUnknown.
 	Check(address string, key ssh.PublicKey) error
 	// Algorithms are those of the keys that an address is known by, so that it
-	// is asked for one of them; nil when it is not known.
+	// is asked for one of them; nil when it is not known. Certificates of hosts
+	// are asked for only here.
 	Algorithms(address string) []string
 }
 
@@ -49,185 +62,146 @@ type Hop struct {
 // Config says how to come to a host.
 type Config struct {
 	Hop
-	Jump     []Hop // passed through in this order, with the same credentials
+	Jump []Hop // passed through in this order, with the same credentials
+	// Auth are tried in their order. Methods of one kind count as one: all
+	// keys belong into one ssh.PublicKeys or ssh.PublicKeysCallback.
 	Auth     []ssh.AuthMethod
 	HostKeys HostKeys
 	Sudo     Sudo
-	Password string // for sudo
+	Password string // for sudo, which gets it when it asks
 	Limits   Limits
+}
+
+// becomes reports whether sudo is needed.
+func (c Config) becomes() bool {
+	return c.User != "root" && (c.Sudo == Passwordless || c.Sudo == WithPassword)
 }
 
 // Limits bound what a host may take. The zero value has the defaults.
 type Limits struct {
-	Connect time.Duration // for a connection with its login, 15 s
+	Connect time.Duration // for the way to each hop with its login, 15 s
 	Silence time.Duration // of a script, 90 s
+	Total   time.Duration // of a script, 15 minutes
 	Output  int64         // bytes of one script, 1 MiB
 }
 
 func (l Limits) withDefaults() Limits {
-	if l.Connect == 0 {
-		l.Connect = 15 * time.Second
+	return Limits{
+		Connect: cmp.Or(l.Connect, 15*time.Second), Silence: cmp.Or(l.Silence, 90*time.Second),
+		Total: cmp.Or(l.Total, 15*time.Minute), Output: cmp.Or(l.Output, 1<<20),
 	}
-	if l.Silence == 0 {
-		l.Silence = 90 * time.Second
-	}
-	if l.Output == 0 {
-		l.Output = 1 << 20
-	}
-	return l
 }
 
-// Host is a server that somebody is logged in to. It is a deploy.Host for one
-// script at a time.
+// Host is a connection to a host. It implements deploy.Host.
 type Host struct {
 	cfg     Config
-	clients []*ssh.Client // the hops, then the host
+	client  *ssh.Client
+	hops    []*ssh.Client // with client as the last one
+	wires   []*wire       // below hops
+	base    net.Conn      // below all, set before anything runs on it
+	running sync.Mutex    // one script at a time
+	alive   sync.WaitGroup
+
+	once  sync.Once
+	cause error // why the connection was ended, set before ended is closed
+	ended chan struct{}
 }
 
-// Dial logs in. Errors: *deploy.Failure.
+var _ deploy.Host = (*Host)(nil)
+
+// errClosed is the cause of a connection that its owner has closed.
+var errClosed = errors.New("the connection is closed")
+
+// Dial connects to a host and logs in. Errors are *deploy.Failure, and that of
+// ctx when it ends.
 func Dial(ctx context.Context, cfg Config) (*Host, error) {
 	cfg.Limits = cfg.Limits.withDefaults()
-	h := &Host{cfg: cfg}
-	for i, hop := range append(append([]Hop{}, cfg.Jump...), cfg.Hop) {
-		client, err := h.dial(ctx, hop)
-		if err != nil {
+	if strings.ContainsAny(cfg.Password, "\r\n\x00") {
+		return nil, deploy.Fail(deploy.SudoPassword, "the password for sudo has a line break in it")
+	}
+	h := &Host{cfg: cfg, ended: make(chan struct{})}
+	for i, hop := range append(slices.Clone(cfg.Jump), cfg.Hop) {
+		if err := h.connect(ctx, hop); err != nil {
 			h.Close()
 			if i < len(cfg.Jump) {
-				err = ofJump(hop, err)
+				err = ofJump(hop.Address, err)
 			}
 			return nil, err
 		}
-		h.clients = append(h.clients, client)
 	}
+	h.client = h.hops[len(h.hops)-1]
+	h.alive.Go(h.keepAlive)
+	h.alive.Go(func() { h.end(lost(h.client.Wait())) })
 	return h, nil
 }
 
-// ofJump says that it was a host on the way that failed.
-func ofJump(hop Hop, err error) error {
-	if f, ok := errors.AsType[*deploy.Failure](err); ok {
-		f.Reason.Detail = strings.TrimSuffix("jump host "+hop.Address+": "+f.Reason.Detail, ": ")
-	}
-	return err
-}
-
-func (h *Host) dial(ctx context.Context, hop Hop) (*ssh.Client, error) {
-	ctx, cancel := context.WithTimeout(ctx, h.cfg.Limits.Connect)
-	defer cancel()
-	conn, err := h.connect(ctx, hop.Address)
-	if err != nil {
-		return nil, err
-	}
-	// The handshake knows no context: closing the connection ends it.
-	stop := context.AfterFunc(ctx, func() { conn.Close() })
-	defer stop()
-	var refused error
-	client := &ssh.ClientConfig{
-		User: hop.User, Auth: h.cfg.Auth, ClientVersion: "SSH-2.0-Komainu",
-		HostKeyAlgorithms: h.cfg.HostKeys.Algorithms(hop.Address),
-		HostKeyCallback: func(_ string, _ net.Addr, key ssh.PublicKey) error {
-			refused = h.cfg.HostKeys.Check(hop.Address, key)
-			return refused
-		},
-	}
-	if client.HostKeyAlgorithms == nil {
-		client.HostKeyAlgorithms = algorithms
-	}
-	c, channels, requests, err := ssh.NewClientConn(conn, hop.Address, client)
-	if err != nil {
-		conn.Close()
-		return nil, loginFailure(ctx, refused, err)
-	}
-	if !stop() { // the time was up at the last moment
-		c.Close()
-		return nil, timedOut(ctx, "while it logged in")
-	}
-	return ssh.NewClient(c, channels, requests), nil
-}
-
-// algorithms of host keys, the best first. RSA is taken with SHA-2 only.
-var algorithms = []string{ssh.KeyAlgoED25519, ssh.KeyAlgoECDSA256, ssh.KeyAlgoECDSA384, ssh.KeyAlgoECDSA521, ssh.KeyAlgoRSASHA512, ssh.KeyAlgoRSASHA256}
-
-// connect opens a connection, through the last host that is logged in to.
-func (h *Host) connect(ctx context.Context, address string) (net.Conn, error) {
-	if len(h.clients) == 0 {
-		conn, err := new(net.Dialer).DialContext(ctx, "tcp", address)
-		if err != nil {
-			return nil, connectFailure(ctx, address, err)
-		}
-		return conn, nil
-	}
-	conn, err := h.clients[len(h.clients)-1].DialContext(ctx, "tcp", address)
-	if refused, ok := errors.AsType[*ssh.OpenChannelError](err); ok {
-		if refused.Reason == ssh.ConnectionFailed {
-			return nil, deploy.Failf(deploy.Unreachable, "from the jump host: %s", text(refused.Message))
-		}
-		return nil, deploy.Fail(deploy.JumpRefused, text(refused.Message))
-	}
-	if err != nil {
-		return nil, connectFailure(ctx, address, err)
-	}
-	return conn, nil
-}
-
-func timedOut(ctx context.Context, when string) error {
-	if errors.Is(ctx.Err(), context.Canceled) {
-		return ctx.Err()
-	}
-	return deploy.Fail(deploy.TimedOut, when)
-}
-
-func connectFailure(ctx context.Context, address string, err error) error {
-	dns, isDNS := errors.AsType[*net.DNSError](err)
-	switch {
-	case ctx.Err() != nil:
-		return timedOut(ctx, "no connection to "+address)
-	case isDNS && dns.IsNotFound:
-		return deploy.Fail(deploy.NameNotFound, dns.Name)
-	case errors.Is(err, syscall.ECONNREFUSED):
-		return deploy.Fail(deploy.ConnectionRefused, address)
-	case errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, syscall.ETIMEDOUT):
-		return deploy.Fail(deploy.TimedOut, "no connection to "+address)
-	}
-	return deploy.Fail(deploy.Unreachable, text(err.Error()))
-}
-
-// loginFailure says why a connection did not become a login. The library has
-// no types for these errors, only texts.
-func loginFailure(ctx context.Context, refused, err error) error {
-	message := text(strings.TrimPrefix(err.Error(), "ssh: handshake failed: "))
-	switch {
-	case refused != nil:
-		return refused
-	case ctx.Err() != nil:
-		return timedOut(ctx, "while it logged in")
-	case strings.Contains(message, "unable to authenticate"), strings.Contains(message, "too many authentication failures"):
-		return deploy.Fail(deploy.LoginRefused, message)
-	case strings.Contains(message, "no common algorithm"):
-		return deploy.Fail(deploy.LoginRefused, message+"; its sshd is too old")
-	case errors.Is(err, io.EOF), errors.Is(err, syscall.ECONNRESET), strings.Contains(message, "EOF"), strings.Contains(message, "reset by peer"), strings.Contains(message, "broken pipe"):
-		return deploy.Fail(deploy.ConnectionLost, "sshd ended the connection during the login")
-	}
-	return deploy.Fail(deploy.OutputGarbled, message)
-}
-
-// text makes what a host says safe to show.
-func text(s string) string {
-	s = strings.Map(func(r rune) rune {
-		if r < ' ' || r == 0x7f {
-			return ' '
-		}
-		return r
-	}, strings.ToValidUTF8(s, "?"))
-	if len(s) > 400 {
-		s = strings.ToValidUTF8(s[:400], "") + "…"
-	}
-	return strings.TrimSpace(s)
-}
-
-// Close logs out.
+// Close ends the connection. A script that runs is cut off.
 func (h *Host) Close() error {
-	for i := len(h.clients) - 1; i >= 0; i-- {
-		_ = h.clients[i].Close() // nothing is lost with it
+	h.end(errClosed)
+	for _, c := range h.hops {
+		_ = c.Wait() // returns why it ended, which is that we did it
 	}
+	h.alive.Wait()
 	return nil
+}
+
+// end cuts the connection for a reason, of which the first one counts. It
+// does not wait for the host.
+func (h *Host) end(cause error) {
+	h.once.Do(func() {
+		h.cause = cause
+		close(h.ended)
+		if h.base != nil {
+			_ = h.base.Close() // carries all the others; nothing is said to the host, which could take its time
+		}
+	})
+}
+
+// why says why the connection has ended, nil while it has not.
+func (h *Host) why() error {
+	select {
+	case <-h.ended:
+		return h.cause
+	default:
+		return nil
+	}
+}
+
+// Hosts that nothing comes from are asked for a sign of life after interval
+// and given up after patience.
+const (
+	interval = 15 * time.Second
+	patience = 45 * time.Second
+)
+
+// keepAlive asks the host for signs of life until the connection ends. It
+// finds hosts that are gone, and keeps firewalls from forgetting the
+// connection.
+func (h *Host) keepAlive() {
+	tick := time.NewTicker(interval)
+	defer tick.Stop()
+	for {
+		select {
+		case <-h.ended:
+			return
+		case <-tick.C:
+		}
+		late := time.AfterFunc(patience, func() {
+			h.end(deploy.Failf(deploy.ConnectionLost, "no sign of life for %v", patience))
+		})
+		_, _, err := h.client.SendRequest("keepalive@openssh.com", true, nil)
+		late.Stop()
+		if err != nil {
+			h.end(lost(err))
+			return
+		}
+	}
+}
+
+// lost is the failure for a connection that broke.
+func lost(err error) error {
+	if err == nil || errors.Is(err, net.ErrClosed) || errors.Is(err, io.EOF) {
+		return deploy.Fail(deploy.ConnectionLost, "")
+	}
+	return deploy.Fail(deploy.ConnectionLost, plain(err.Error()))
 }
