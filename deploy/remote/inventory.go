@@ -3,6 +3,7 @@ package remote
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"net"
 	"net/netip"
 	"slices"
@@ -25,10 +26,22 @@ func (e Entry) Address(port int) string {
 	return net.JoinHostPort(e.Name, strconv.Itoa(cmp.Or(e.Port, port, 22)))
 }
 
+// identity is the same for two ways of writing one address.
+func (e Entry) identity() string {
+	if a, err := netip.ParseAddr(e.Name); err == nil {
+		e.Name = a.String()
+	}
+	return strings.ToLower(e.Address(0))
+}
+
 // Bounds of an inventory.
 const (
 	MaxHosts     = 20_000
 	maxInventory = 4 << 20
+	maxRanges    = 8   // in one host
+	maxName      = 253 // of DNS
+	maxDigits    = 18  // of a number in a range
+	maxTags      = 32  // in one line
 )
 
 // ParseInventory reads a list of hosts, one in a line:
@@ -59,10 +72,11 @@ func ParseInventory(text string) ([]Entry, error) {
 			return nil, fault.New(fault.Invalid, "line %d: %w", number, err)
 		}
 		for _, e := range entries {
-			if at := seen[e.Address(0)]; at != 0 {
+			key := e.identity()
+			if at := seen[key]; at != 0 {
 				return nil, fault.New(fault.Invalid, "line %d: %s is in line %d already", number, e.Name, at)
 			}
-			seen[e.Address(0)] = number
+			seen[key] = number
 			all = append(all, e)
 		}
 	}
@@ -76,14 +90,17 @@ func parseLine(fields []string, room int) ([]Entry, error) {
 	var hosts []string
 	for _, f := range fields {
 		if key, value, ok := strings.Cut(f, "="); ok {
-			if key == "" || len(tags) == 32 {
-				return nil, fmt.Errorf("%q: want NAME=VALUE, 32 at most", f)
+			if key == "" || len(tags) == maxTags {
+				return nil, fmt.Errorf("%q: want NAME=VALUE, %d at most", short(f), maxTags)
+			}
+			if _, twice := tags[key]; twice {
+				return nil, fmt.Errorf("the tag %q is there twice", short(key))
 			}
 			tags[key] = value
 			continue
 		}
 		if len(tags) > 0 {
-			return nil, fmt.Errorf("%q stands after the tags; hosts come first", f)
+			return nil, fmt.Errorf("%q stands after the tags; hosts come first", short(f))
 		}
 		hosts = append(hosts, splitOutside(f)...)
 	}
@@ -92,14 +109,17 @@ func parseLine(fields []string, room int) ([]Entry, error) {
 	}
 	var entries []Entry
 	for _, h := range hosts {
-		user, rest, found := strings.Cut(h, "@")
-		if !found {
-			user, rest = "", h
-		} else if user == "" {
-			return nil, fmt.Errorf("%q: the user is missing before @", h)
+		// The last @ counts: users of a domain have one in their name.
+		at := strings.LastIndexByte(h, '@')
+		user, rest := h[:max(at, 0)], h[at+1:]
+		if at >= 0 && (user == "" || len(user) > maxName || strings.ContainsFunc(user, notInUser)) {
+			return nil, fmt.Errorf("%q: the user is missing before @, or is none", short(h))
 		}
 		name, port, err := splitPort(rest)
 		if err != nil {
+			return nil, err
+		}
+		if err := checkPattern(name); err != nil {
 			return nil, err
 		}
 		names, err := expand(name, room-len(entries))
@@ -110,7 +130,7 @@ func parseLine(fields []string, room int) ([]Entry, error) {
 			if err := checkHost(n); err != nil {
 				return nil, err
 			}
-			entries = append(entries, Entry{Name: n, Port: port, User: user, Tags: tags})
+			entries = append(entries, Entry{Name: n, Port: port, User: user, Tags: maps.Clone(tags)})
 		}
 	}
 	return entries, nil
@@ -143,7 +163,7 @@ func splitPort(s string) (host string, port int, err error) {
 		}
 		number, ok := strings.CutPrefix(after, ":")
 		if !ok {
-			return "", 0, fmt.Errorf("%q: after an address in brackets comes :PORT", s)
+			return "", 0, fmt.Errorf("%q: after an address in brackets comes :PORT", short(s))
 		}
 		port, err = parsePort(number)
 		return inner, port, err
@@ -159,9 +179,36 @@ func splitPort(s string) (host string, port int, err error) {
 func parsePort(s string) (int, error) {
 	port, err := strconv.Atoi(s)
 	if err != nil || port < 1 || port > 65535 {
-		return 0, fmt.Errorf("port %q: want a number from 1 to 65535", s)
+		return 0, fmt.Errorf("port %q: want a number from 1 to 65535", short(s))
 	}
 	return port, nil
+}
+
+// checkPattern refuses what would take much memory to find out about.
+func checkPattern(pattern string) error {
+	ranges, outside, inside := 0, 0, false
+	for _, c := range []byte(pattern) {
+		switch {
+		case c == '[':
+			ranges, inside = ranges+1, true
+		case c == ']':
+			inside = false
+		case !inside:
+			outside++
+		}
+	}
+	if ranges > maxRanges || outside > maxName {
+		return fmt.Errorf("%q: a name has at most %d ranges and %d characters", short(pattern), maxRanges, maxName)
+	}
+	return nil
+}
+
+// short is what of an input stands in an error.
+func short(text string) string {
+	if len(text) > 80 {
+		return strings.ToValidUTF8(text[:80], "") + "…"
+	}
+	return text
 }
 
 // expand replaces the first range of a name, and then those of the rest.
@@ -169,7 +216,7 @@ func expand(name string, room int) ([]string, error) {
 	before, after, ok := strings.Cut(name, "[")
 	if !ok {
 		if strings.ContainsRune(name, ']') {
-			return nil, fmt.Errorf("%q: ] without [", name)
+			return nil, fmt.Errorf("%q: ] without [", short(name))
 		}
 		if room < 1 {
 			return nil, fmt.Errorf("there are more than %d hosts", MaxHosts)
@@ -178,7 +225,7 @@ func expand(name string, room int) ([]string, error) {
 	}
 	inner, after, ok := strings.Cut(after, "]")
 	if !ok {
-		return nil, fmt.Errorf("%q: [ without ]", name)
+		return nil, fmt.Errorf("%q: [ without ]", short(name))
 	}
 	values, err := rangeOf(inner, room)
 	if err != nil {
@@ -189,7 +236,7 @@ func expand(name string, room int) ([]string, error) {
 		return nil, err
 	}
 	if len(values)*len(rest) > room {
-		return nil, fmt.Errorf("%q stands for %d hosts; there are at most %d", name, len(values)*len(rest), MaxHosts)
+		return nil, fmt.Errorf("%q stands for %d hosts; there are at most %d", short(name), len(values)*len(rest), MaxHosts)
 	}
 	var names []string
 	for _, v := range values {
@@ -204,22 +251,26 @@ func expand(name string, room int) ([]string, error) {
 func rangeOf(inner string, room int) ([]string, error) {
 	var values []string
 	for part := range strings.SplitSeq(inner, ",") {
-		first, last, isRange := strings.Cut(part, "-")
+		first, last, dash := strings.Cut(part, "-")
+		isRange := dash && isNumber(first) || len(first) == 1 && len(last) == 1 // a-c is none, and no word that anybody means
 		from, err := strconv.Atoi(first)
 		to, err2 := strconv.Atoi(last)
 		switch {
-		case part == "":
-			return nil, fmt.Errorf("[%s]: something is missing", inner)
-		case !isRange || err != nil || err2 != nil || first == "" || first[0] == '+' || last[0] == '+':
-			if isRange && err == nil != (err2 == nil) {
-				return nil, fmt.Errorf("[%s]: want a range like 01-20", part)
-			}
-			values = append(values, part)
-			continue
+		case part == "" || len(part) > maxName:
+			return nil, fmt.Errorf("[%s]: something is missing or too long", short(inner))
+		case !isRange:
+			from, to = 0, 0 // one word
+		case err != nil || err2 != nil || !isNumber(last) || len(first) > maxDigits:
+			return nil, fmt.Errorf("[%s]: want a range of numbers like 01-20, or words with commas between them", short(part))
 		case from > to:
 			return nil, fmt.Errorf("[%s]: the range goes backwards", part)
-		case to-from >= room:
-			return nil, fmt.Errorf("[%s] stands for %d hosts; there are at most %d", part, to-from+1, MaxHosts)
+		}
+		if to-from >= room-len(values) {
+			return nil, fmt.Errorf("[%s] stands for too many hosts; there are at most %d", short(inner), MaxHosts)
+		}
+		if !isRange {
+			values = append(values, part)
+			continue
 		}
 		width := 0
 		if first[0] == '0' {
@@ -232,16 +283,25 @@ func rangeOf(inner string, room int) ([]string, error) {
 	return values, nil
 }
 
+// isNumber reports whether a text is of digits alone.
+func isNumber(text string) bool {
+	return text != "" && !strings.ContainsFunc(text, func(r rune) bool { return r < '0' || r > '9' })
+}
+
 // checkHost takes names and addresses alone.
 func checkHost(name string) error {
-	if _, err := netip.ParseAddr(name); err == nil {
+	address, zone, zoned := strings.Cut(name, "%")
+	if _, err := netip.ParseAddr(address); err == nil && (!zoned || zone != "" && !strings.ContainsFunc(zone, notInName)) {
 		return nil
 	}
-	bad := func(r rune) bool {
-		return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && r != '-' && r != '.' && r != '_'
-	}
-	if name == "" || len(name) > 253 || strings.ContainsFunc(name, bad) || name[0] == '-' || name[0] == '.' || strings.Contains(name, "..") {
-		return fmt.Errorf("%q is no name of a host and no address", name)
+	if name == "" || len(name) > maxName || strings.ContainsFunc(name, notInName) || name[0] == '-' || name[0] == '.' || strings.Contains(name, "..") {
+		return fmt.Errorf("%q is no name of a host and no address", short(name))
 	}
 	return nil
 }
+
+func notInName(r rune) bool {
+	return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && r != '-' && r != '.' && r != '_'
+}
+
+func notInUser(r rune) bool { return notInName(r) && r != '@' && r != '\\' && r != '+' && r != '$' }
