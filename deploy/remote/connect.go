@@ -194,6 +194,8 @@ func (l *login) failure(err error) error {
 	negotiation, outdated := errors.AsType[*ssh.AlgorithmNegotiationError](err)
 	network, isNetwork := errors.AsType[*net.OpError](err)
 	switch {
+	case outdated && negotiation.What == "host key" && l.keys.Algorithms(l.address) != nil:
+		return deploy.Failf(deploy.HostKeyChanged, "it has no key of the kind that is known, but %s", plain(strings.Join(negotiation.RequestedAlgorithms, ", ")))
 	case outdated:
 		return deploy.Failf(deploy.LoginRefused, "its sshd is too old: all that it has for %s is %s", negotiation.What, plain(strings.Join(negotiation.RequestedAlgorithms, ", ")))
 	case isNetwork:

@@ -37,7 +37,7 @@ func Key(text []byte, passphrase string) (ssh.Signer, error) {
 
 // Agent returns the keys of the agent at SSH_AUTH_SOCK. The connection to it
 // is closed by the second result.
-func Agent() (ssh.AuthMethod, func() error, error) {
+func Agent() (keys func() ([]ssh.Signer, error), hangUp func() error, err error) {
 	socket := os.Getenv("SSH_AUTH_SOCK")
 	if socket == "" {
 		return nil, nil, fault.New(fault.NotFound, "no SSH agent runs: SSH_AUTH_SOCK is not set; start one with eval $(ssh-agent) and add your key with ssh-add, or name a key with --identity")
@@ -46,7 +46,22 @@ func Agent() (ssh.AuthMethod, func() error, error) {
 	if err != nil {
 		return nil, nil, fault.Wrap(fault.Unavailable, err, "ask the SSH agent")
 	}
-	return ssh.PublicKeysCallback(agent.NewClient(conn).Signers), conn.Close, nil
+	return agent.NewClient(conn).Signers, conn.Close, nil
+}
+
+// Certified joins a key with the certificate for it, as ssh-keygen writes it.
+// Errors: fault.Invalid.
+func Certified(key ssh.Signer, text []byte) (ssh.Signer, error) {
+	public, _, _, _, err := ssh.ParseAuthorizedKey(text)
+	if err != nil {
+		return nil, fault.Wrap(fault.Invalid, err, "this is no SSH certificate")
+	}
+	certificate, ok := public.(*ssh.Certificate)
+	if !ok {
+		return nil, fault.New(fault.Invalid, "this is a public key, not an SSH certificate")
+	}
+	signer, err := ssh.NewCertSigner(certificate, key)
+	return signer, fault.Wrap(fault.Invalid, err, "the certificate is for another key")
 }
 
 // skew is how far the clock of a host may be behind or ahead of ours for a
