@@ -76,7 +76,7 @@ var layers = []layer{
 	{"cmd/komainud", []string{"agent", "fault"}},
 	{"cmd/komainu", []string{"agent/cli", "fault"}},
 	{"cmd/komainu-control", []string{"control", "fault"}},
-	{"cmd/komainuctl", []string{"control/client", "fault"}},
+	{"cmd/komainuctl", []string{"control/client", "fault", "deploy", "deploy/remote"}}, // deploy works from the workstation
 
 	// The front door and the whole-system tests stand outside of the product.
 	{"dev", with("dev/", "control/client")},

@@ -18,7 +18,7 @@ import (
 
 // plane starts a control plane and returns its address and the password of
 // the administrator, who has chosen it.
-func plane(t *testing.T) (server, ca, password string) {
+func plane(t *testing.T, more ...string) (server, ca, password string) {
 	t.Helper()
 	state := t.TempDir()
 	out, in := io.Pipe()
@@ -26,7 +26,7 @@ func plane(t *testing.T) (server, ca, password string) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		control.Command(ctx, []string{"run", "--state", state, "--listen", "127.0.0.1:0"},
+		control.Command(ctx, append([]string{"run", "--state", state, "--listen", "127.0.0.1:0"}, more...),
 			control.Env{Version: "test", Stdout: in, Stderr: t.Output(), Secret: in, Hashing: access.Hashing{Passes: 1, Memory: 64, Threads: 1}})
 		in.Close()
 	}()

@@ -34,18 +34,23 @@ func defaultProfile() string {
 
 // client returns a client for the server of the profile.
 func (a *app) client() (*client.Client, error) {
+	p, err := a.readProfile()
+	if err != nil {
+		return nil, err
+	}
+	return client.New(client.Options{Server: p.Server, CA: []byte(p.CA), Pin: p.Pin, Token: p.Token})
+}
+
+func (a *app) readProfile() (profile, error) {
+	var p profile
 	text, err := os.ReadFile(a.profile)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fault.New(fault.Unauthentic, "sign in first: komainuctl login https://HOST:8443 --ca FILE")
+		return p, fault.New(fault.Unauthentic, "sign in first: komainuctl login https://HOST:8443 --ca FILE")
 	}
-	var p profile
 	if err == nil {
 		err = json.Unmarshal(text, &p)
 	}
-	if err != nil {
-		return nil, fault.Wrap(fault.Invalid, err, "read the profile %s", a.profile)
-	}
-	return client.New(client.Options{Server: p.Server, CA: []byte(p.CA), Pin: p.Pin, Token: p.Token})
+	return p, fault.Wrap(fault.Invalid, err, "read the profile %s", a.profile)
 }
 
 // tokenLife is how long the token of a login lasts, in seconds.
