@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"encoding/base64"
 	"encoding/json"
@@ -38,6 +39,10 @@ type Stack struct {
 	// through is the URL of a proxy that the agent reaches the control plane
 	// by; "" is the direct way.
 	through string
+	// host is the address that the control plane listens on; "" is loopback.
+	host string
+	// packages is a folder of packages that the repository is filled from.
+	packages string
 }
 
 // NewStack returns a stack that is not started.
@@ -74,7 +79,10 @@ func (s *Stack) StartControl(ctx context.Context, port int) error {
 	}
 	lines := &lineWatch{seen: make(chan string, 16)}
 	s.control = s.h.Supervise(ctx, "komainu-control", log, func(ctx context.Context) *exec.Cmd {
-		cmd := exec.CommandContext(ctx, filepath.Join(s.bin, "komainu-control"), "run", "--state", filepath.Join(s.dir, "control"), "--listen", fmt.Sprintf("127.0.0.1:%d", port))
+		cmd := exec.CommandContext(ctx, filepath.Join(s.bin, "komainu-control"), "run", "--state", filepath.Join(s.dir, "control"), "--listen", fmt.Sprintf("%s:%d", cmp.Or(s.host, "127.0.0.1"), port))
+		if s.packages != "" {
+			cmd.Args = append(cmd.Args, "--packages", s.packages)
+		}
 		cmd.Stdout = lines
 		return cmd
 	})

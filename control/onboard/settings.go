@@ -82,6 +82,9 @@ type Settings struct {
 	Window      *Window       `json:"window,omitempty" doc:"when machines may be changed; left out: always"`
 	Observe     Observe       `json:"observe"`
 	Exclude     []machine.Tag `json:"excludeTags" doc:"machines with one of these tags are not protected; the value * stands for any"`
+	// SkipSelfTest calls a machine protected that has its policy in force,
+	// without a detection on it as the proof.
+	SkipSelfTest bool `json:"skipSelfTest,omitempty" doc:"no detection test proves the protection of a machine"`
 }
 
 // Saved are settings with their version.
@@ -113,6 +116,7 @@ type row struct {
 	Window        *Window       `bun:"type:json"`
 	Observe       Observe       `bun:"type:json"`
 	Exclude       []machine.Tag `bun:"type:json"`
+	SkipSelfTest  bool
 	Version       uint64
 	UpdatedAt     time.Time
 	UpdatedBy     string
@@ -147,7 +151,7 @@ func (e *Engine) load(ctx context.Context) error {
 
 func (r row) saved() Saved {
 	s := Saved{Version: r.Version, UpdatedAt: r.UpdatedAt, UpdatedBy: r.UpdatedBy}
-	s.Settings = Settings{r.Automatic, r.Concurrency, r.DryRun, r.Window, r.Observe, r.Exclude}
+	s.Settings = Settings{r.Automatic, r.Concurrency, r.DryRun, r.Window, r.Observe, r.Exclude, r.SkipSelfTest}
 	if s.Exclude == nil {
 		s.Exclude = []machine.Tag{}
 	}
@@ -180,7 +184,7 @@ func (e *Engine) Save(ctx context.Context, organization, environment, name strin
 		c.Exclude = []machine.Tag{}
 	}
 	r := row{
-		EnvironmentID: environment, Automatic: c.Automatic, Concurrency: c.Concurrency, DryRun: c.DryRun, Window: c.Window, Observe: c.Observe, Exclude: c.Exclude,
+		EnvironmentID: environment, Automatic: c.Automatic, Concurrency: c.Concurrency, DryRun: c.DryRun, Window: c.Window, Observe: c.Observe, Exclude: c.Exclude, SkipSelfTest: c.SkipSelfTest,
 		Version: was.Version + 1, UpdatedAt: e.now(), UpdatedBy: access.ActorOf(ctx).Name,
 	}
 	err := e.cfg.DB.RunInTx(ctx, nil, func(ctx context.Context, tx bun.Tx) error {

@@ -243,6 +243,9 @@ func (a *attempt) prove(ctx context.Context, device event.DeviceID) error {
 	if err != nil {
 		return err
 	}
+	if a.Settings(m.Environment).SkipSelfTest {
+		return a.succeeded(ctx, "", "", "the agent has its policy; detection tests are switched off here")
+	}
 	run, err := a.cfg.Test(ctx, m.Organization, device, test)
 	if err != nil {
 		return err
@@ -265,8 +268,13 @@ func (a *attempt) prove(ctx context.Context, device event.DeviceID) error {
 	case alert == "":
 		return deploy.Fail(deploy.SelfTestFailed, "run "+run)
 	}
+	return a.succeeded(ctx, run, alert, "a harmless detection became an alert: the machine is protected")
+}
+
+// succeeded calls the machine protected.
+func (a *attempt) succeeded(ctx context.Context, run, alert, text string) error {
 	now := a.now()
-	return a.cfg.Machines.Note(ctx, a.id, machine.Line{Step: deploy.SelfTest, State: machine.LineOK, Text: "a harmless detection became an alert: the machine is protected"}, func(x *machine.Extension) {
+	return a.cfg.Machines.Note(ctx, a.id, machine.Line{Step: deploy.SelfTest, State: machine.LineOK, Text: text}, func(x *machine.Extension) {
 		x.State, x.Step, x.Reason, x.Waits, x.Next = deploy.Succeeded, "", nil, "", time.Time{}
 		x.Seconds, x.AgentVersion, x.SelfTest, x.Alert, x.Protected = now.Sub(a.started).Seconds(), a.version, run, alert, now
 		x.Attempt, x.Requested, x.Despite, x.Take = 0, time.Time{}, false, false

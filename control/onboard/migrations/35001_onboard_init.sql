@@ -7,6 +7,7 @@ CREATE TABLE onboarding (
     "window"       TEXT,
     observe        TEXT NOT NULL,
     exclude        TEXT NOT NULL,
+    skip_self_test BOOLEAN NOT NULL,
     version        INTEGER NOT NULL,
     updated_at     TIMESTAMP NOT NULL,
     updated_by     TEXT NOT NULL
