@@ -460,3 +460,16 @@ func TestCancel(t *testing.T) {
 type endless struct{}
 
 func (endless) Read(p []byte) (int, error) { return len(p), nil }
+
+// The script for hosts says over the wire what it says here.
+func TestFactsOfAHost(t *testing.T) {
+	s := sshd(t)
+	f, err := deploy.Inspect(t.Context(), dial(t, s.as("k-fish", remote.Passwordless)), s.address)
+	if err != nil || !f.Root || f.System != "Linux" || f.Kernel == "" || f.Clock.IsZero() || f.Manager == "" || f.Reach != "ok" {
+		t.Errorf("%+v %v", f, err)
+	}
+	f, err = deploy.Inspect(t.Context(), dial(t, s.as("k-fish", remote.NoSudo)), "127.0.0.1:1")
+	if err != nil || f.Root || f.Reach == "ok" {
+		t.Errorf("%+v %v", f, err)
+	}
+}
