@@ -207,7 +207,7 @@ func (w *walk) openTokens() error {
 	}
 	base, _, _ := strings.Cut(url, "?")
 	return all(
-		func() error { return w.page.Goto(base + "?tab=enrol") },
+		func() error { return w.page.Goto(base + "?tab=tokens") },
 		func() error { return w.page.Wait(browser.ID("token-create"), pageLimit) },
 	)
 }

@@ -282,7 +282,9 @@ type Known struct {
 
 // Synced counts what a synchronisation did.
 type Synced struct {
-	Known, Added, Gone int
+	Known int `json:"known"`
+	Added int `json:"added"`
+	Gone  int `json:"gone"`
 }
 
 // Sync takes over the inventory of a connector: machines that are new are

@@ -6,8 +6,15 @@ import { test } from 'node:test'
 import { parseAst } from 'vite'
 
 const sources = join(import.meta.dirname, '..', 'src')
-const english = JSON.parse(readFileSync(join(sources, 'i18n', 'en.json'), 'utf8'))
-const japanese = JSON.parse(readFileSync(join(sources, 'i18n', 'ja.json'), 'utf8'))
+
+// What is loaded with some pages lies over what is always there, as in the portal.
+const lay = (under, over) => Object.entries(over).reduce((all, [key, value]) => {
+  assert.ok(typeof value !== 'string' || all[key] === undefined, `${key} is in both parts of the catalogue`)
+  return { ...all, [key]: typeof value === 'string' ? value : lay(all[key] ?? {}, value) }
+}, under)
+const catalogue = (language) => ['', 'deployment.'].map((part) => JSON.parse(readFileSync(join(sources, 'i18n', `${part}${language}.json`), 'utf8'))).reduce(lay, {})
+const english = catalogue('en')
+const japanese = catalogue('ja')
 
 const files = readdirSync(sources, { recursive: true })
   .filter((name) => /\.tsx?$/.test(name))
@@ -52,7 +59,7 @@ test('no text is empty, and Japanese is Japanese', () => {
   const kana = /[\u3040-\u30ff\u4e00-\u9fff]/
   // What is left of a text without its values and without what is written
   // alike in both languages.
-  const rest = (text) => text.replace(/\{\{\w+\}\}/g, '').replace(/English|EDR|ID|PID|SHA-(1|256)|MD5|URL|DNS|TTY|MITRE ATT&CK|IPv?[46]?|JSON|P[12]/g, '')
+  const rest = (text) => text.replace(/\{\{\w+\}\}/g, '').replace(/English|EDR|ID|PID|SHA-(1|256)|MD5|URL|DNS|TTY|MITRE ATT&CK|IPv?[46]?|JSON|MB|P[12]/g, '')
   for (const [path, text] of flatten(english)) assert.notEqual(text.trim(), '', `en: ${path.join('.')}`)
   for (const [path, text] of flatten(japanese)) {
     assert.notEqual(text.trim(), '', `ja: ${path.join('.')}`)
@@ -84,7 +91,7 @@ test('every key is used', () => {
 test('every change that the control plane records has a name', () => {
   const root = join(import.meta.dirname, '..', '..', 'control')
   const go = readdirSync(root, { recursive: true }).filter((f) => f.endsWith('.go') && !f.endsWith('_test.go')).map((f) => readFileSync(join(root, f), 'utf8')).join('\n')
-  const recorded = new Set([...go.matchAll(/"((?:session|user|token|plan|environment|join_token|device|policy|device_group|alert|incident|notification|backup|ca)\.(?!key|pem|service)[a-z_]+)"/g)].map((m) => m[1]))
+  const recorded = new Set([...go.matchAll(/"((?:session|user|token|plan|environment|join_token|device|policy|device_group|alert|incident|notification|backup|ca|machine|connector|onboarding|upgrade|content)\.(?!key|pem|service)[a-z_]+)"/g)].map((m) => m[1]))
   // What happened by itself is told in the past tense, and is not in the log.
   const permissions = new Set([...go.matchAll(/rest\.Permission\s*=\s*"([\w.]+)"/g)].map((m) => m[1]))
   assert.ok(recorded.size > 20, 'the actions were not found')
@@ -139,4 +146,17 @@ test('every reason that an agent or the control plane gives has words', () => {
   for (const code of constants('health/health.go', 'Code')) assert.ok(english.names.conditionReason[code], `names.conditionReason.${code}`)
   for (const reason of constants('control/device/coverage.go', 'Reason')) assert.ok(english.names.coverageReason[reason], `names.coverageReason.${reason}`)
   for (const reason of constants('drill/drill.go', 'ReasonID')) assert.ok(english.names.testReason[reason], `names.testReason.${reason}`)
+  for (const reason of constants('deploy/reasons.go', 'ReasonID')) {
+    assert.ok(english.names.deployReason[reason], `names.deployReason.${reason}`)
+    assert.ok(english.names.deployRemedy[reason], `names.deployRemedy.${reason}`)
+  }
+})
+
+test('every state and step of a deployment has a name', () => {
+  const go = readFileSync(join(import.meta.dirname, '..', '..', 'deploy', 'deploy.go'), 'utf8')
+  for (const [type, family] of [['State', 'machineState'], ['Step', 'deployStep']]) {
+    const found = [...go.matchAll(new RegExp(`\\b${type}\\s*=\\s*"(\\w+)"`, 'g'))].map((m) => m[1])
+    assert.ok(found.length > 5, `the constants of ${type} were not found`)
+    for (const value of found) assert.ok(english.names[family][value], `names.${family}.${value}`)
+  }
 })

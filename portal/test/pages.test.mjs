@@ -47,6 +47,19 @@ const rooms = [
   { name: 'notifications', path: '/settings/notifications', shows: 'notification-row' },
   { name: 'environments', path: '/environments', shows: 'environment-row' },
   { name: 'environment', path: '/environments/e1', shows: 'plan-switch' },
+  { name: 'machines', path: '/environments/e1?tab=machines', shows: 'machine-row' },
+  { name: 'machines-failed', path: '/environments/e1?tab=machines&state=failed', shows: 'machine-row' },
+  { name: 'machine', path: '/environments/e1?tab=machines&machine=m12', shows: 'journal-line' },
+  { name: 'machine-failed', path: '/environments/e1?tab=machines&state=failed&machine=m3', shows: 'journal-line' },
+  { name: 'connectors', path: '/environments/e1?tab=connectors', shows: 'connector-row' },
+  { name: 'connector', path: '/environments/e1/connectors/c1', shows: 'host-key-row' },
+  { name: 'connector-key', path: '/environments/e1/connectors/c2', shows: 'connector-key-stored' },
+  { name: 'connector-new', path: '/environments/e1/connectors/new?kind=ssh', shows: 'push-command' },
+  { name: 'connector-azure', path: '/environments/e1/connectors/c3', shows: 'connector-unverified' },
+  { name: 'onboarding', path: '/environments/e1?tab=onboarding', shows: 'reason-row' },
+  { name: 'join-tokens', path: '/environments/e1?tab=tokens', shows: 'token-create' },
+  { name: 'coverage', path: '/environments/e1?tab=coverage', shows: 'coverage-at' },
+  { name: 'upgrades', path: '/upgrades', shows: 'package-row' },
   { name: 'not-found', path: '/nowhere', shows: 'empty' },
 ]
 
@@ -61,6 +74,11 @@ const bare = [
   { name: 'tokens-empty', path: '/settings/tokens', shows: 'empty' },
   { name: 'notifications-empty', path: '/settings/notifications', shows: 'empty' },
   { name: 'environment-off', path: '/environments/e1', shows: 'plan-switch' },
+  { name: 'machines-empty', path: '/environments/e1?tab=machines', shows: 'empty' },
+  { name: 'connectors-empty', path: '/environments/e1?tab=connectors', shows: 'empty' },
+  { name: 'onboarding-empty', path: '/environments/e1?tab=onboarding', shows: 'count-succeeded' },
+  { name: 'coverage-empty', path: '/environments/e1?tab=coverage', shows: 'empty' },
+  { name: 'upgrades-empty', path: '/upgrades', shows: 'ring-row' },
   { name: 'device-missing', path: '/devices/none', shows: 'failure' },
 ]
 
@@ -69,7 +87,7 @@ async function look(page, name, language, theme) {
   await page.screenshot({ path: join(pictures, `${name}-${language}-${theme}.png`) })
   assert.deepEqual(await violations(page), [], `${name} ${language} ${theme}`)
   const text = await page.locator('body').innerText()
-  assert.doesNotMatch(text, /\b(nav|action|alert|device|event|home|incident|list|overview|plan|policies|groups|applied|users|tokens|audit|notifications|admin|state|title|token)\.[a-z][A-Za-z]+\b|\{\{|undefined|\[object|NaN/, `${name} ${language}: a text is missing`)
+  assert.doesNotMatch(text, /\b(nav|action|alert|device|event|home|incident|list|overview|plan|policies|groups|applied|users|tokens|audit|notifications|admin|state|title|token|machine|connector|onboarding|environment|upgrade|coverageTime|reason)\.[a-z][A-Za-z]+\b|\{\{|undefined|\[object|NaN/, `${name} ${language}: a text is missing`)
   assert.equal(await page.evaluate(() => document.documentElement.lang), language)
   assert.match(await page.title(), /Komainu/)
   assert.equal(await page.locator('h1').count(), 1, `${name}: one heading of the first level`)
@@ -115,6 +133,39 @@ describe('languages and themes', { concurrency: 2 }, () => {
           await page.getByTestId('capability-row').first().waitFor()
           await look(page, 'plan-dialog', language, theme)
         })
+        await t.test('preview', async () => {
+          await page.goto(`${full.url}/environments/e1?tab=onboarding`)
+          await page.getByTestId('preview').click()
+          await page.getByTestId('preview-row').first().waitFor()
+          await look(page, 'preview', language, theme)
+        })
+        await t.test('selection', async () => {
+          await page.goto(`${full.url}/environments/e1?tab=machines&state=failed`)
+          await page.getByTestId('select-all').click()
+          await page.getByTestId('bulk-offboard').click()
+          await page.getByTestId('offboard-reason').waitFor()
+          await look(page, 'machines-offboard', language, theme)
+        })
+        await t.test('connector test', async () => {
+          await page.goto(`${full.url}/environments/e1/connectors/c2`)
+          await page.getByTestId('connector-test').click()
+          await page.getByTestId('tried-row').first().waitFor()
+          await page.getByTestId('tried-row').first().scrollIntoViewIfNeeded()
+          await look(page, 'connector-tested', language, theme)
+        })
+        await t.test('snippets', async () => {
+          await page.goto(`${full.url}/environments/e1?tab=tokens`)
+          await page.getByTestId('token-create').click()
+          await page.getByTestId('token-create-confirm').click()
+          await page.getByTestId('token-way-ansible').click()
+          await look(page, 'snippets', language, theme)
+        })
+        await t.test('create environment', async () => {
+          await page.goto(`${full.url}/environments`)
+          await page.getByTestId('environment-create').click()
+          await page.getByTestId('environment-kind').selectOption('azure')
+          await look(page, 'environment-dialog', language, theme)
+        })
         await signIn(page, empty.url)
         await page.getByTestId('home-protected').waitFor()
         for (const room of bare) await t.test(room.name, () => visit(empty, room, page, language, theme))
@@ -128,7 +179,7 @@ describe('languages and themes', { concurrency: 2 }, () => {
 test('a narrow window', async () => {
   const view = await open(browser, { language: 'ja', width: 800, height: 900 })
   await signIn(view.page, full.url)
-  for (const room of rooms.filter((r) => ['home', 'devices', 'alert', 'device', 'environment'].includes(r.name))) {
+  for (const room of rooms.filter((r) => ['home', 'devices', 'alert', 'device', 'environment', 'machines', 'machine-failed', 'connector', 'onboarding', 'upgrades'].includes(r.name))) {
     await visit(full, { ...room, name: `narrow-${room.name}` }, view.page, 'ja', 'light')
   }
   await view.close()

@@ -1,7 +1,7 @@
 // The calls that the pages make, one function each.
 import { path, request } from './client'
 import type {
-  Alert, Capability, DeviceDetail, Environment, Incident, JoinToken, List, PlanSettings, Session, Tier,
+  Alert, Capability, DeviceDetail, Environment, EnvironmentKind, Incident, JoinToken, List, PlanSettings, Session, Tier,
 } from './types'
 
 export interface Page {
@@ -19,6 +19,10 @@ export const changePassword = (current: string, next: string) =>
 
 export const listEnvironments = (signal?: Abort) => request<List<Environment>>(path(['environments'], { limit: 200 }), { signal })
 export const getEnvironment = (id: string, signal?: Abort) => request<Environment>(path(['environments', id]), { signal })
+export const createEnvironment = (environment: { name: string; kind: EnvironmentKind; externalId?: string }) =>
+  request<Environment>(path(['environments']), { method: 'POST', body: environment })
+export const renameEnvironment = (id: string, name: string) => request<Environment>(path(['environments', id]), { method: 'PATCH', body: { name } })
+export const deleteEnvironment = (id: string) => request<void>(path(['environments', id]), { method: 'DELETE' })
 export const getPlan = (id: string, signal?: Abort) => request<PlanSettings>(path(['environments', id, 'plan']), { signal })
 export const putPlan = (id: string, plan: { version: number; servers: boolean; tier: Tier; settings: Record<string, boolean> }) =>
   request<PlanSettings>(path(['environments', id, 'plan']), { method: 'PUT', body: plan })

@@ -1,5 +1,6 @@
 // The inventory: which devices there are, and how many of each.
 import { path, request } from './client'
+import type { Counts } from './machines'
 import type { Device, List, Tier } from './types'
 
 /** What selects devices; the names are those of the API and of the address. */
@@ -46,7 +47,7 @@ export interface Summary {
   }
   incidents: Open
   alerts: Open
-  environments: { id: string; name: string; plan: 'off' | Tier; devices: { total: number; active: number; protected: number } }[]
+  environments: { id: string; name: string; plan: 'off' | Tier; devices: { total: number; active: number; protected: number }; machines?: Counts }[]
 }
 
 export const getSummary = (signal?: AbortSignal) => request<Summary>(path(['summary']), { signal })

@@ -1,9 +1,10 @@
 // Tells pages that something changed. The control plane pushes over
 // server-sent events; while that stream is down, a clock asks instead.
 
-export type Topic = 'device' | 'alert' | 'incident' | 'plan' | 'policy' | 'group' | 'notification' | 'run'
+const topics = ['device', 'alert', 'incident', 'plan', 'policy', 'group', 'notification', 'run', 'machine', 'connector', 'onboarding', 'upgrade'] as const
 
-const topics: Topic[] = ['device', 'alert', 'incident', 'plan', 'policy', 'group', 'notification', 'run']
+export type Topic = (typeof topics)[number]
+
 const pollEvery = 5_000
 const tryAgainAfter = 30_000
 

@@ -1,4 +1,5 @@
 // The shapes of the API, version 1. Times are RFC 3339 in UTC.
+import type { Counts } from './machines'
 
 export interface List<T> {
   items: T[]
@@ -20,13 +21,20 @@ export interface Session {
 
 export type Tier = 'P1' | 'P2'
 
+export const environmentKinds = ['onprem', 'azure', 'aws', 'gcp'] as const
+export type EnvironmentKind = (typeof environmentKinds)[number]
+
 export interface Environment {
   id: string
   name: string
   kind: string
   createdAt: string
   plan: 'off' | Tier
+  /** Id of the subscription, account or project; empty for a site. */
+  externalId?: string
   devices: { total: number; active: number; protected: number }
+  /** Absent from an older control plane. */
+  machines?: Counts
 }
 
 export interface PlanSetting {
@@ -71,7 +79,12 @@ export interface JoinToken {
   token?: string
   /** Only in the answer to its creation: what to type on the server. */
   command?: string
+  /** Only in the answer to its creation: ways to have it typed. */
+  snippets?: Partial<Record<Snippet, string>> | null
 }
+
+export const snippets = ['shell', 'cloudInit', 'ansible', 'image'] as const
+export type Snippet = (typeof snippets)[number]
 
 export interface Device {
   id: string

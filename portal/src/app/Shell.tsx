@@ -1,5 +1,6 @@
 import { makeStyles, mergeClasses, tokens, Button, Text } from '@fluentui/react-components'
 import { AlertRegular } from '@fluentui/react-icons/svg/alert'
+import { ArrowCircleUpRegular } from '@fluentui/react-icons/svg/arrow-circle-up'
 import { DesktopRegular } from '@fluentui/react-icons/svg/desktop'
 import { GroupRegular } from '@fluentui/react-icons/svg/group'
 import { HomeRegular } from '@fluentui/react-icons/svg/home'
@@ -69,6 +70,7 @@ export function Shell() {
     { to: '/policies', testid: 'nav-policies', icon: <ShieldTaskRegular />, label: t('nav.policies') },
     { to: '/groups', testid: 'nav-groups', icon: <GroupRegular />, label: t('nav.groups') },
     { to: '/environments', testid: 'nav-environments', icon: <SettingsRegular />, label: t('nav.environments') },
+    { to: '/upgrades', testid: 'nav-upgrades', icon: <ArrowCircleUpRegular />, label: t('nav.upgrades') },
     { to: '/settings/notifications', testid: 'nav-notifications', icon: <SendRegular />, label: t('nav.notifications'), needs: 'notifications.manage' },
     { to: '/settings/users', testid: 'nav-users', icon: <PeopleRegular />, label: t('nav.users'), needs: 'users.manage' },
     { to: '/settings/tokens', testid: 'nav-tokens', icon: <KeyRegular />, label: t('nav.tokens'), needs: 'tokens.manage' },

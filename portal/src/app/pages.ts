@@ -1,5 +1,9 @@
 // Where the rooms are. Each one is loaded when it is first entered.
-import { lazy } from 'react'
+import { lazy, type ComponentType } from 'react'
+import { loadTexts, type Part } from '../i18n'
+
+/** A page with texts that the other pages do without. */
+const withTexts = (part: Part, load: () => Promise<{ default: ComponentType }>) => lazy(() => Promise.all([load(), loadTexts(part)]).then(([page]) => page))
 
 export const pages = [
   { path: '/', Page: lazy(() => import('../pages/Home')) },
@@ -17,6 +21,8 @@ export const pages = [
   { path: '/settings/tokens', Page: lazy(() => import('../pages/settings/Tokens')) },
   { path: '/settings/audit', Page: lazy(() => import('../pages/settings/Audit')) },
   { path: '/settings/notifications', Page: lazy(() => import('../pages/settings/Notifications')) },
-  { path: '/environments', Page: lazy(() => import('../pages/Environments')) },
-  { path: '/environments/:id', Page: lazy(() => import('../pages/environment/EnvironmentPage')) },
+  { path: '/environments', Page: withTexts('deployment', () => import('../pages/Environments')) },
+  { path: '/environments/:id', Page: withTexts('deployment', () => import('../pages/environment/EnvironmentPage')) },
+  { path: '/environments/:id/connectors/:connector', Page: withTexts('deployment', () => import('../pages/environment/connectors/ConnectorPage')) },
+  { path: '/upgrades', Page: withTexts('deployment', () => import('../pages/upgrades/Upgrades')) },
 ]

@@ -4,7 +4,7 @@ import { getSession, signOut as endSession } from '../api/calls'
 import { ApiError, whenSignedOut } from '../api/client'
 import type { Session } from '../api/types'
 
-export type Permission = 'alerts.triage' | 'tests.run' | 'enrolment.manage' | 'plans.manage' | 'policies.manage' | 'users.manage' | 'tokens.manage' | 'audit.read' | 'notifications.manage'
+export type Permission = 'alerts.triage' | 'tests.run' | 'enrolment.manage' | 'devices.manage' | 'plans.manage' | 'policies.manage' | 'users.manage' | 'tokens.manage' | 'audit.read' | 'notifications.manage'
 
 interface SessionState {
   /** undefined while it is not known, null when nobody is signed in. */

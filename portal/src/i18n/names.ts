@@ -61,6 +61,8 @@ export function useFormat() {
     const exact = new Intl.DateTimeFormat(language, {
       year: 'numeric', month: '2-digit', day: '2-digit', hour: '2-digit', minute: '2-digit', second: '2-digit', fractionalSecondDigits: 3, hourCycle: 'h23',
     })
+    const day = new Intl.DateTimeFormat(language, { month: 'short', day: 'numeric' })
+    const hour = new Intl.DateTimeFormat(language, { hour: '2-digit', minute: '2-digit', hourCycle: 'h23' })
     const number = new Intl.NumberFormat(language)
     const relative = new Intl.RelativeTimeFormat(language, { numeric: 'auto' })
     const list = new Intl.ListFormat(language, { type: language === 'ja' ? 'conjunction' : 'unit' })
@@ -78,6 +80,11 @@ export function useFormat() {
       clock: (time: string | undefined | null) => {
         const at = valid(time)
         return at ? clock.format(at) : ''
+      },
+      /** The day alone, or the hour: for the axis of a chart. */
+      brief: (time: string | undefined | null, hours: boolean) => {
+        const at = valid(time)
+        return at ? (hours ? hour : day).format(at) : ''
       },
       /** To the millisecond, for rows whose order matters. */
       exact: (time: string | undefined | null) => {

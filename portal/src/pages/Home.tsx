@@ -12,6 +12,7 @@ import { Panel } from '../ui/Panel'
 import { Failure, Loading } from '../ui/states'
 import { Table } from '../ui/Table'
 import { Coverage } from './home/Coverage'
+import { Machines } from './home/Machines'
 import { Next } from './home/Next'
 import { OpenIncidents } from './home/OpenIncidents'
 import { Protection } from './home/Protection'
@@ -28,7 +29,7 @@ export default function Home() {
   const format = useFormat()
   const navigate = useNavigate()
   const columns = useIncidentColumns()
-  const summary = useData('home summary', getSummary, ['device', 'alert', 'incident', 'plan'], 1_000)
+  const summary = useData('home summary', getSummary, ['device', 'alert', 'incident', 'plan', 'machine'], 1_000)
   const incidents = useData('home incidents', (signal) => listIncidents({ status: 'Open', limit: 10 }, signal), ['incident', 'alert'], 500)
 
   const error = summary.error ?? incidents.error
@@ -55,6 +56,7 @@ export default function Home() {
         <OpenIncidents open={summary.data.incidents} />
         <Next summary={summary.data} />
         <Protection devices={devices} />
+        <Machines environments={summary.data.environments} />
       </div>
       <Panel
         title={t('home.incidents')}

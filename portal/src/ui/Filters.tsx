@@ -1,4 +1,4 @@
-import { makeStyles, SearchBox, Select, tokens, useId, Label } from '@fluentui/react-components'
+import { makeStyles, mergeClasses, SearchBox, Select, tokens, useId, Label } from '@fluentui/react-components'
 import { useEffect, useState, type ReactNode } from 'react'
 import { useSearchParams } from 'react-router'
 
@@ -6,6 +6,7 @@ const useStyles = makeStyles({
   bar: { display: 'flex', flexWrap: 'wrap', alignItems: 'center', gap: tokens.spacingHorizontalM },
   choice: { display: 'flex', alignItems: 'center', gap: tokens.spacingHorizontalS },
   search: { width: '300px', maxWidth: '100%' },
+  short: { width: '180px' },
   count: { marginLeft: 'auto', color: tokens.colorNeutralForeground3 },
 })
 
@@ -32,7 +33,7 @@ export function useFilter(name: string): [string, (value: string) => void] {
 }
 
 /** A search that waits until the person stops typing. */
-export function SearchFilter({ label, value, set, testid }: { label: string; value: string; set: (value: string) => void; testid?: string }) {
+export function SearchFilter({ label, value, set, testid, short }: { label: string; value: string; set: (value: string) => void; testid?: string; short?: boolean }) {
   const styles = useStyles()
   const [text, setText] = useState(value)
   useEffect(() => setText(value), [value])
@@ -43,7 +44,7 @@ export function SearchFilter({ label, value, set, testid }: { label: string; val
   })
   return (
     <SearchBox
-      className={styles.search}
+      className={mergeClasses(styles.search, short && styles.short)}
       placeholder={label} aria-label={label} value={text} onChange={(_, d) => setText(d.value)}
       input={{ 'data-testid': testid } as object}
     />

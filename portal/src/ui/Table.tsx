@@ -15,6 +15,8 @@ export interface Column<T> {
   grow?: number
   /** What the API calls the order by this column. */
   sort?: string
+  /** Stands in the head instead of the header, which then only names the column. */
+  head?: ReactNode
   cell: (item: T) => ReactNode
 }
 
@@ -142,8 +144,9 @@ export function Table<T>({ label, columns, items, order, rowId, rowTestid, total
 
 function HeadCell<T>({ column, order }: { column: Column<T>; order?: Order }) {
   const styles = useStyles()
-  const { header, sort } = column
+  const { header, sort, head } = column
   const className = mergeClasses(styles.cell, styles.headCell)
+  if (head !== undefined) return <div role="columnheader" aria-label={header} className={className}>{head}</div>
   if (!order || !sort) return <div role="columnheader" title={header} className={className}>{header}</div>
   const now = order.value === sort ? 'ascending' : order.value === `-${sort}` ? 'descending' : 'none'
   return (

@@ -1,14 +1,16 @@
 // Small marks beside values. A colour never stands alone: each has a shape or
 // a word too.
 import { makeStyles, mergeClasses, tokens } from '@fluentui/react-components'
+import { ArrowSyncRegular } from '@fluentui/react-icons/svg/arrow-sync'
 import { CheckmarkCircleFilled } from '@fluentui/react-icons/svg/checkmark-circle'
+import { ClockRegular } from '@fluentui/react-icons/svg/clock'
 import { ErrorCircleFilled } from '@fluentui/react-icons/svg/error-circle'
 import { InfoRegular } from '@fluentui/react-icons/svg/info'
 import { WarningFilled } from '@fluentui/react-icons/svg/warning'
 import type { ReactNode } from 'react'
 import { useFormat, useName } from '../i18n/names'
 
-export type Tone = 'good' | 'warn' | 'bad' | 'neutral'
+export type Tone = 'good' | 'warn' | 'bad' | 'neutral' | 'busy' | 'waiting'
 
 const useStyles = makeStyles({
   status: { display: 'inline-flex', alignItems: 'center', gap: tokens.spacingHorizontalXS, minWidth: 0, maxWidth: '100%' },
@@ -18,6 +20,8 @@ const useStyles = makeStyles({
   warn: { color: tokens.colorStatusWarningForeground3 },
   bad: { color: tokens.colorStatusDangerForeground1 },
   neutral: { color: tokens.colorNeutralForeground3 },
+  busy: { color: tokens.colorBrandForeground1 },
+  waiting: { color: tokens.colorNeutralForeground3 },
   bars: { display: 'inline-flex', gap: '2px', flexShrink: 0 },
   bar: { width: '5px', height: '14px', borderRadius: '1px', backgroundColor: tokens.colorNeutralStroke1 },
   high: { backgroundColor: tokens.colorPaletteRedBackground3 },
@@ -31,6 +35,8 @@ const icons: Record<Tone, ReactNode> = {
   warn: <WarningFilled />,
   bad: <ErrorCircleFilled />,
   neutral: <InfoRegular />,
+  busy: <ArrowSyncRegular />,
+  waiting: <ClockRegular />,
 }
 
 /** A state with its mark. */

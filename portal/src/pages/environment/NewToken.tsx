@@ -1,19 +1,21 @@
 import {
   Button, Dialog, DialogActions, DialogBody, DialogContent, DialogSurface, DialogTitle, Field, Input, makeStyles, MessageBar, MessageBarBody,
-  Select, SpinButton, Text, tokens,
+  Select, SpinButton, Tab, TabList, Text, tokens,
 } from '@fluentui/react-components'
 import { useState, type FormEvent } from 'react'
 import { useTranslation } from 'react-i18next'
 import { createToken } from '../../api/calls'
-import type { JoinToken } from '../../api/types'
+import { snippets, type JoinToken, type Snippet } from '../../api/types'
+import { useName } from '../../i18n/names'
 import { Copyable } from '../../ui/Copy'
 import { useErrorText } from '../../ui/states'
 
 const useStyles = makeStyles({
-  surface: { maxWidth: '640px' },
+  surface: { maxWidth: '720px' },
   content: { display: 'flex', flexDirection: 'column', gap: tokens.spacingVerticalL },
   pair: { display: 'grid', gridTemplateColumns: '1fr 1fr', gap: tokens.spacingHorizontalL },
   copy: { display: 'flex', flexDirection: 'column', gap: tokens.spacingVerticalXS },
+  ways: { marginLeft: '-10px' },
 })
 
 const hour = 3_600
@@ -66,11 +68,7 @@ export function NewToken({ environment, created, close }: Props) {
             <DialogTitle>{t('token.made')}</DialogTitle>
             <DialogContent className={styles.content}>
               <MessageBar intent="warning" layout="multiline"><MessageBarBody>{t('token.once')}</MessageBarBody></MessageBar>
-              <div className={styles.copy}>
-                <Text weight="semibold">{t('token.command')}</Text>
-                <Copyable text={token.command ?? ''} label={t('token.command')} testid="token-command" />
-                <Text size={200}>{t('token.commandText')}</Text>
-              </div>
+              <Ways token={token} />
               <div className={styles.copy}>
                 <Text weight="semibold">{t('token.token')}</Text>
                 <Copyable text={token.token ?? ''} label={t('token.token')} testid="token-value" />
@@ -113,5 +111,28 @@ export function NewToken({ environment, created, close }: Props) {
         )}
       </DialogSurface>
     </Dialog>
+  )
+}
+
+/** The ways in which a server can be told the token. */
+function Ways({ token }: { token: JoinToken }) {
+  const styles = useStyles()
+  const { t } = useTranslation()
+  const name = useName()
+  const ways = snippets.filter((s) => token.snippets?.[s])
+  const [chosen, setChosen] = useState<Snippet | 'installed'>(ways[0] ?? 'installed')
+  const text = chosen === 'installed' ? token.command ?? '' : token.snippets?.[chosen] ?? ''
+  const label = name('snippet', chosen)
+  return (
+    <div className={styles.copy}>
+      <Text weight="semibold">{t('token.ways')}</Text>
+      <TabList className={styles.ways} selectedValue={chosen} onTabSelect={(_, d) => setChosen(d.value as Snippet)}>
+        {[...ways, 'installed' as const].map((s) => <Tab key={s} value={s} id={`way-${s}`} aria-controls="way-panel" data-testid={`token-way-${s}`}>{name('snippet', s)}</Tab>)}
+      </TabList>
+      <div id="way-panel" role="tabpanel" aria-labelledby={`way-${chosen}`} className={styles.copy}>
+        <Text size={200}>{name('snippetAbout', chosen)}</Text>
+        <Copyable key={chosen} text={text} label={label} testid="token-command" block={chosen !== 'installed'} />
+      </div>
+    </div>
   )
 }

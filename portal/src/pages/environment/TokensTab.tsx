@@ -22,7 +22,7 @@ const useStyles = makeStyles({
 })
 
 /** Join tokens: what a server shows to be let into the environment. */
-export function Onboarding({ environment, planOff }: { environment: string; planOff: boolean }) {
+export default function TokensTab({ environment, planOff }: { environment: string; planOff: boolean }) {
   const styles = useStyles()
   const { t } = useTranslation()
   const format = useFormat()

@@ -1,0 +1,120 @@
+import { Button, makeStyles, mergeClasses, MessageBar, MessageBarBody, Text, tokens } from '@fluentui/react-components'
+import { useState } from 'react'
+import { useTranslation } from 'react-i18next'
+import { getRepository, getUpgrades, haltUpgrades, resumeUpgrades, rollBackUpgrades, type RingProgress, type Upgrades as View } from '../../api/upgrades'
+import { useData } from '../../api/use'
+import { useMay } from '../../app/session'
+import { useNotify } from '../../app/toast'
+import { useFormat, useName } from '../../i18n/names'
+import { RouteLink } from '../../ui/links'
+import { Status, type Tone } from '../../ui/marks'
+import { Page } from '../../ui/Page'
+import { Panel } from '../../ui/Panel'
+import { PlainTable } from '../../ui/PlainTable'
+import { ReasonNote } from '../../ui/reasons'
+import { Failure, Loading, useErrorText } from '../../ui/states'
+import { Confirm } from '../environment/Confirm'
+import { RepositoryPanel } from './RepositoryPanel'
+import { RingsForm } from './RingsForm'
+
+const useStyles = makeStyles({
+  head: { display: 'flex', flexWrap: 'wrap', alignItems: 'center', gap: tokens.spacingHorizontalXL },
+  acts: { display: 'flex', flexWrap: 'wrap', gap: tokens.spacingHorizontalS },
+  dim: { color: tokens.colorNeutralForeground3 },
+  bar: { display: 'flex', width: '160px', height: '8px', borderRadius: tokens.borderRadiusMedium, overflow: 'hidden', backgroundColor: tokens.colorNeutralBackground4 },
+  done: { backgroundColor: tokens.colorStatusSuccessBackground3 },
+  failed: { backgroundColor: tokens.colorStatusDangerBackground3 },
+  now: { fontWeight: tokens.fontWeightSemibold },
+})
+
+const tones: Record<string, Tone> = { idle: 'neutral', running: 'busy', halted: 'bad', done: 'good' }
+
+type Asking = 'halt' | 'resume' | 'rollback'
+
+/** Which version the agents get, in which order, and how that goes. */
+export default function Upgrades() {
+  const { t } = useTranslation()
+  const upgrades = useData('upgrades', getUpgrades, ['upgrade', 'device'], 1_000)
+  const repository = useData('repository', getRepository, ['upgrade'])
+  const error = upgrades.error
+  return (
+    <Page title={t('nav.upgrades')} subtitle={t('upgrade.intro')}>
+      {!upgrades.data ? (error ? <Failure error={error} retry={upgrades.reload} /> : <Loading />) : (
+        <>
+          <Progress view={upgrades.data} set={upgrades.set} reload={upgrades.reload} />
+          <RingsForm view={upgrades.data} saved={upgrades.set} reload={upgrades.reload} packages={repository.data?.packages ?? []} />
+        </>
+      )}
+      {repository.data ? <RepositoryPanel repository={repository.data} /> : repository.error ? <Failure error={repository.error} retry={repository.reload} /> : null}
+    </Page>
+  )
+}
+
+function Progress({ view, set, reload }: { view: View; set: (view: View) => void; reload: () => void }) {
+  const styles = useStyles()
+  const { t } = useTranslation()
+  const name = useName()
+  const format = useFormat()
+  const notify = useNotify()
+  const errorText = useErrorText()
+  const may = useMay('plans.manage')
+  const [asking, setAsking] = useState<Asking>()
+  const [busy, setBusy] = useState(false)
+  const calls = { halt: haltUpgrades, resume: resumeUpgrades, rollback: rollBackUpgrades }
+  const words = {
+    halt: { title: t('upgrade.haltTitle'), text: t('upgrade.haltText'), act: t('upgrade.halt') },
+    resume: { title: t('upgrade.resumeTitle'), text: t('upgrade.resumeText'), act: t('upgrade.resume') },
+    rollback: { title: t('upgrade.rollbackTitle'), text: t('upgrade.rollbackText'), act: t('upgrade.rollback') },
+  }
+  const act = (what: Asking) => {
+    setAsking(undefined)
+    setBusy(true)
+    calls[what]().then((next) => (next ? set(next) : reload()), (e: unknown) => {
+      notify('error', t('upgrade.failed'), errorText(e))
+      reload()
+    }).finally(() => setBusy(false))
+  }
+  const target = view.target === 'newest' ? t('upgrade.newest') : view.target
+  const ms = (n: number) => t('upgrade.ms', { number: format.number(n) })
+  const number = (n: number, tone?: Tone) => (n > 0 && tone ? <Status tone={tone}>{format.number(n)}</Status> : format.number(n))
+  return (
+    <Panel
+      title={t('upgrade.now')}
+      actions={may && (
+        <div className={styles.acts}>
+          {view.state === 'running' && <Button disabled={busy} onClick={() => setAsking('halt')} data-testid="upgrade-halt">{t('upgrade.halt')}</Button>}
+          {view.state === 'halted' && <Button appearance="primary" disabled={busy} onClick={() => setAsking('resume')} data-testid="upgrade-resume">{t('upgrade.resume')}</Button>}
+          {view.state !== 'idle' && <Button disabled={busy} onClick={() => setAsking('rollback')} data-testid="upgrade-rollback">{t('upgrade.rollback')}</Button>}
+        </div>
+      )}
+    >
+      <div className={styles.head}>
+        <Status tone={tones[view.state] ?? 'neutral'} testid="upgrade-state">{name('upgradeState', view.state)}</Status>
+        <Text>{t('upgrade.to', { version: target })}</Text>
+        {view.current !== '' && view.state !== 'done' && <Text>{t('upgrade.inRing', { ring: name('ring', view.current) })}</Text>}
+        {view.target !== 'newest' && <RouteLink to={`/devices?agentVersion=${encodeURIComponent(view.target)}`}>{t('upgrade.devicesAt', { version: view.target })}</RouteLink>}
+      </div>
+      {view.halted && <ReasonNote reason={view.halted} intent="error" />}
+      {view.state === 'halted' && !view.halted && <MessageBar intent="warning"><MessageBarBody>{t('upgrade.haltedByHand')}</MessageBarBody></MessageBar>}
+      <PlainTable<RingProgress>
+        label={t('upgrade.progress')} items={view.progress} rowId={(p) => p.ring} rowTestid="ring-progress"
+        columns={[
+          { id: 'ring', header: t('upgrade.ring'), cell: (p) => <span className={mergeClasses(p.ring === view.current && styles.now)}>{name('ring', p.ring)}</span> },
+          { id: 'bar', header: t('upgrade.progress'), tight: true, cell: (p) => (
+            <div className={styles.bar} role="img" aria-label={t('upgrade.doneOf', { done: format.number(p.done), devices: format.number(p.devices) })}>
+              <span className={styles.done} style={{ flexGrow: p.done }} /><span className={styles.failed} style={{ flexGrow: p.failed }} /><span style={{ flexGrow: Math.max(p.devices - p.done - p.failed, 0) }} />
+            </div>
+          ) },
+          { id: 'devices', header: t('upgrade.devices'), tight: true, cell: (p) => format.number(p.devices) },
+          { id: 'done', header: t('upgrade.done'), tight: true, cell: (p) => format.number(p.done) },
+          { id: 'waiting', header: t('upgrade.waiting'), tight: true, cell: (p) => format.number(p.waiting) },
+          { id: 'failed', header: t('upgrade.failedDevices'), tight: true, cell: (p) => number(p.failed, 'bad') },
+          { id: 'median', header: t('upgrade.gapMedian'), tight: true, cell: (p) => (p.gapMs && p.done > 0 ? ms(p.gapMs.median) : <span className={styles.dim}>–</span>) },
+          { id: 'worst', header: t('upgrade.gapWorst'), tight: true, cell: (p) => (p.gapMs && p.done > 0 ? ms(p.gapMs.worst) : <span className={styles.dim}>–</span>) },
+        ]}
+      />
+      <Text size={200} className={styles.dim}>{t('upgrade.gapText')}</Text>
+      {asking && <Confirm {...words[asking]} confirm={() => act(asking)} close={() => setAsking(undefined)} />}
+    </Panel>
+  )
+}
