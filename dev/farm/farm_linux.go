@@ -246,7 +246,7 @@ func (f *Farm) start(ctx context.Context, h *Host) error {
 	}
 	// What systemd-nspawn lends a container of this machine is taken away: an
 	// agent in it must mark no file that belongs to anybody else.
-	_, err := h.Try(ctx, "sh", "-c", `for m in $(grep " /run/host/" /proc/mounts | cut -d" " -f2); do umount "$m" || exit 1; done`)
+	_, err := h.Try(ctx, "sh", "-c", `for m in $(grep " /run/host/" /proc/mounts | cut -d" " -f2); do umount "$m" || umount -l "$m" || exit 1; done`)
 	return err
 }
 
