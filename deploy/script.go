@@ -18,9 +18,6 @@ import (
 //go:embed script/host.sh
 var Script string
 
-// failed is the exit code of the script after it has said why.
-const failed = 90
-
 // Facts are what the script says of a host.
 type Facts struct {
 	Hostname  string    `json:"hostname"`

@@ -1,0 +1,443 @@
+package onboard
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/uptrace/bun"
+
+	"komainu/control/access"
+	"komainu/control/db"
+	"komainu/control/machine"
+	"komainu/deploy"
+	"komainu/drill"
+	"komainu/event"
+	"komainu/policy"
+)
+
+// world is what an engine works on: hosts that answer as a test wants, and
+// the agents that come to be on them.
+type world struct {
+	t        *testing.T
+	engine   *Engine
+	machines *machine.Registry
+	db       *bun.DB
+
+	mu      sync.Mutex
+	plan    Plan
+	hosts   map[string]*fakeHost // by address
+	devices map[event.DeviceID]*Device
+	tokens  map[string]string // machine by token
+	runs    map[string]event.DeviceID
+	silent  bool // tests give no answer
+	most    int  // of hosts that were worked on at once
+	working int
+}
+
+// fakeHost answers the host script.
+type fakeHost struct {
+	w                  *world
+	facts              []string // beside good ones
+	fail               string   // of the installation
+	refuse             *deploy.Failure
+	panics             bool
+	holds              chan struct{} // the installation waits for it
+	installed, removed int
+	device             event.DeviceID
+}
+
+const org, env = "org", "env"
+
+func newWorld(t *testing.T, hosts ...string) *world {
+	t.Helper()
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	w := &world{t: t, plan: Plan{Tier: policy.P2, Protect: true}, hosts: map[string]*fakeHost{}, devices: map[event.DeviceID]*Device{}, tokens: map[string]string{}, runs: map[string]event.DeviceID{}}
+	var err error
+	w.db, err = db.OpenMemory()
+	must(err)
+	t.Cleanup(func() { w.db.Close() })
+	must(db.Migrate(t.Context(), w.db, machine.Migrations, Migrations))
+	w.machines, err = machine.Open(t.Context(), w.db, machine.Config{Record: func(context.Context, bun.IDB, access.Change) error { return nil }, Changed: func(string, string) {
+		if w.engine != nil {
+			w.engine.Wake()
+		}
+	}})
+	must(err)
+	w.inventory(hosts...)
+	w.engine, err = Open(t.Context(), w.config())
+	must(err)
+	return w
+}
+
+// inventory makes hosts known.
+func (w *world) inventory(names ...string) {
+	w.t.Helper()
+	var list []machine.Known
+	for _, n := range names {
+		w.mu.Lock()
+		if w.hosts[n] == nil {
+			w.hosts[n] = &fakeHost{w: w}
+		}
+		w.mu.Unlock()
+		list = append(list, machine.Known{Key: n, Name: n, Address: n, System: "linux"})
+	}
+	if _, err := w.machines.Sync(w.t.Context(), org, env, "way", "ssh", list); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+func (w *world) config() Config {
+	return Config{
+		DB: w.db, Log: slog.New(slog.DiscardHandler), Machines: w.machines, Record: func(context.Context, bun.IDB, access.Change) error { return nil },
+		Plan: func(context.Context, string, string) (Plan, error) {
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			return w.plan, nil
+		},
+		Reach: func(_ context.Context, m machine.Machine) (deploy.Host, error) {
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			h := w.hosts[m.Address]
+			if h.panics {
+				panic("a defect that only this host brings about")
+			}
+			if h.refuse != nil {
+				return nil, h.refuse
+			}
+			return h, nil
+		},
+		Package: func(format, arch string) (Package, bool) {
+			return Package{Version: "2.0.0", SHA256: "aa", Size: 3, Content: func() (io.ReadCloser, error) { return io.NopCloser(strings.NewReader("deb")), nil }}, format == "deb" && arch == "amd64"
+		},
+		Token: func(_ context.Context, m machine.Machine) (string, error) {
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			token := fmt.Sprintf("kmj1.%d", len(w.tokens))
+			w.tokens[token] = m.ID
+			return token, nil
+		},
+		Device: func(_ string, id event.DeviceID) *Device {
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			if d := w.devices[id]; d != nil {
+				return new(*d)
+			}
+			return nil
+		},
+		Test: func(_ context.Context, _ string, id event.DeviceID, _ string) (string, error) {
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			run := fmt.Sprintf("run-%d", len(w.runs))
+			w.runs[run] = id
+			return run, nil
+		},
+		Tested: func(_ context.Context, _, run string) (drill.Run, string, error) {
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			if w.silent {
+				return drill.New(run, "eicar", time.Now()), "", nil
+			}
+			return drill.Run{Outcome: drill.Passed}, "alert-of-" + run, nil
+		},
+		Policy: func(event.DeviceID) {}, Changed: func(string, string) {},
+	}
+}
+
+// Run is deploy.Host.Run.
+func (h *fakeHost) Run(ctx context.Context, _ string, args []string, stdin io.Reader, line func(string)) error {
+	h.w.mu.Lock()
+	h.w.working++
+	h.w.most = max(h.w.most, h.w.working)
+	h.w.mu.Unlock()
+	defer func() { h.w.mu.Lock(); h.w.working--; h.w.mu.Unlock() }()
+	switch args[0] {
+	case "facts":
+		for _, f := range append([]string{"uid 0", "os debian", "os_version 12", "os_name Debian", "system Linux", "kernel 6.1.0", "arch x86_64", "init systemd", "manager deb", "reach ok"}, h.facts...) {
+			line("fact " + f)
+		}
+		line("done")
+		return nil
+	case "remove":
+		h.removed++
+		line("done")
+		return nil
+	}
+	if h.holds != nil {
+		select {
+		case <-h.holds:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+	line("step transfer")
+	text, err := io.ReadAll(stdin)
+	if err != nil {
+		return err
+	}
+	line("step install")
+	if h.fail != "" {
+		line("fail " + h.fail)
+		return &deploy.Exit{Code: 90}
+	}
+	token, _, _ := strings.Cut(string(text), "\n")
+	h.enrol(ctx, token)
+	line("done 2.0.0 " + string(h.device))
+	return nil
+}
+
+func (h *fakeHost) Close() error { return nil }
+
+// enrol is what the agent does with the token.
+func (h *fakeHost) enrol(ctx context.Context, token string) {
+	h.w.mu.Lock()
+	h.installed++
+	id := h.w.tokens[token]
+	h.device = event.DeviceID(fmt.Sprintf("device-%d", len(h.w.devices)))
+	h.w.devices[h.device] = &Device{ID: h.device, Connected: true, Confirmed: true, Version: "2.0.0"}
+	h.w.mu.Unlock()
+	if err := h.w.machines.Enrolled(ctx, org, env, id, h.device, machine.Known{}, time.Time{}); err != nil {
+		h.w.t.Error(err)
+	}
+	h.w.engine.News()
+}
+
+// run runs the engine until the test ends.
+func (w *world) run() (stop func()) {
+	ctx, cancel := context.WithCancel(w.t.Context())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		if err := w.engine.Run(ctx); err != nil {
+			w.t.Error(err)
+		}
+	}()
+	stop = func() { cancel(); <-done }
+	w.t.Cleanup(stop)
+	return stop
+}
+
+// becomes waits until a machine is in a state for a reason.
+func (w *world) becomes(name string, state deploy.State, reason deploy.ReasonID) machine.Machine {
+	w.t.Helper()
+	deadline := time.After(20 * time.Second)
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		m := w.machine(name)
+		id := deploy.ReasonID("")
+		if m.Extension.Reason != nil {
+			id = m.Extension.Reason.ID
+		}
+		if m.Extension.State == state && id == reason {
+			return m
+		}
+		select {
+		case <-deadline:
+			w.t.Fatalf("%s is %+v, want %s %s", name, m.Extension, state, reason)
+		case <-tick.C:
+		}
+	}
+}
+
+func (w *world) machine(name string) machine.Machine {
+	w.t.Helper()
+	for _, m := range w.machines.All(env) {
+		if m.Name == name {
+			return *m
+		}
+	}
+	w.t.Fatalf("there is no machine %s", name)
+	return machine.Machine{}
+}
+
+func (w *world) set(f func()) { w.mu.Lock(); f(); w.mu.Unlock(); w.engine.Wake() }
+
+func TestPlanOnProtectsAllAndLaterOnes(t *testing.T) {
+	w := newWorld(t, "a", "b")
+	w.plan.Tier = policy.Off
+	w.run()
+	w.becomes("a", deploy.None, deploy.PlanOff)
+	w.set(func() { w.plan.Tier = policy.P2 })
+	for _, name := range []string{"a", "b"} {
+		m := w.becomes(name, deploy.Succeeded, "")
+		if m.Extension.Alert == "" || m.Extension.Protected.IsZero() || m.Device == "" || m.OS != "Debian" || m.Extension.Attempt != 0 {
+			t.Errorf("%+v", m)
+		}
+	}
+	w.inventory("a", "b", "c")
+	w.becomes("c", deploy.Succeeded, "")
+	lines, err := w.machines.Journal(t.Context(), w.machine("c").ID)
+	if err != nil || len(lines) < 6 || lines[0].Step != deploy.Connect || lines[len(lines)-1].Step != deploy.SelfTest {
+		t.Errorf("journal %+v, %v", lines, err)
+	}
+	w.set(func() { w.plan.Tier = policy.Off })
+	w.becomes("a", deploy.None, deploy.PlanOff)
+}
+
+func TestReasonsAreSaidAndTriedAgain(t *testing.T) {
+	w := newWorld(t, "busy", "gone", "odd", "full", "panics", "good")
+	w.hosts["busy"].fail = "package_manager_busy apt-get, process 7"
+	w.hosts["gone"].refuse = deploy.Fail(deploy.Unreachable, "no route")
+	w.hosts["odd"].facts = []string{"os plan9"}
+	w.hosts["full"].facts = []string{"var_kb 10"}
+	w.hosts["panics"].panics = true
+	w.run()
+	w.becomes("good", deploy.Succeeded, "")
+	if m := w.becomes("busy", deploy.Failed, deploy.PackageManagerBusy); m.Extension.Next.IsZero() || m.Extension.Reason.Detail != "apt-get, process 7" {
+		t.Errorf("%+v", m.Extension)
+	}
+	w.becomes("gone", deploy.Failed, deploy.Unreachable)
+	if m := w.becomes("odd", deploy.Failed, deploy.OSUnsupported); time.Until(m.Extension.Next) < 30*time.Minute {
+		t.Errorf("what a retry does not mend is tried again at %s", m.Extension.Next)
+	}
+	w.becomes("full", deploy.Failed, deploy.DiskFull)
+	if w.hosts["full"].installed+w.hosts["odd"].installed != 0 {
+		t.Error("a host that must not be changed was")
+	}
+	// Somebody mends it and asks for it.
+	w.set(func() { w.hosts["busy"].fail = "" })
+	if err := w.machines.Request(t.Context(), org, w.machine("busy").ID, false, false); err != nil {
+		t.Fatal(err)
+	}
+	w.becomes("busy", deploy.Succeeded, "")
+}
+
+func TestConcurrencyIsBounded(t *testing.T) {
+	var names []string
+	for i := range 12 {
+		names = append(names, fmt.Sprintf("h%02d", i))
+	}
+	w := newWorld(t, names...)
+	if _, err := w.engine.Save(t.Context(), org, env, "e", Change{Settings{Automatic: true, Concurrency: 3}, 1}); err != nil {
+		t.Fatal(err)
+	}
+	w.run()
+	for _, n := range names {
+		w.becomes(n, deploy.Succeeded, "")
+	}
+	if w.most > 3 {
+		t.Errorf("%d at once", w.most)
+	}
+}
+
+func TestDryRunWindowAndManualChangeNothing(t *testing.T) {
+	for name, s := range map[string]Settings{
+		WaitsDryRun: {Automatic: true, Concurrency: 1, DryRun: true},
+		WaitsManual: {Concurrency: 1},
+		WaitsWindow: {Automatic: true, Concurrency: 1, Window: &Window{Start: time.Now().UTC().Add(2 * time.Hour).Format("15:04"), Minutes: 5}},
+	} {
+		w := newWorld(t, "a")
+		if _, err := w.engine.Save(t.Context(), org, env, "e", Change{s, 1}); err != nil {
+			t.Fatal(err)
+		}
+		w.run()
+		if m := w.becomes("a", deploy.Waiting, ""); m.Extension.Waits != name || w.hosts["a"].installed != 0 {
+			t.Errorf("%s: %+v", name, m.Extension)
+		}
+		if p := w.engine.Preview(env, w.plan); len(p) != 1 || p[0].Would != "install" {
+			t.Errorf("%s: %+v", name, p)
+		}
+		// What somebody asks for is done all the same.
+		if err := w.machines.Request(t.Context(), org, w.machine("a").ID, false, false); err != nil {
+			t.Fatal(err)
+		}
+		w.becomes("a", deploy.Succeeded, "")
+	}
+}
+
+func TestDriftIsRepaired(t *testing.T) {
+	w := newWorld(t, "a")
+	w.run()
+	m := w.becomes("a", deploy.Succeeded, "")
+	w.set(func() { *w.devices[m.Device] = Device{ID: m.Device, Silent: time.Hour} })
+	deadline := time.After(20 * time.Second)
+	for {
+		w.mu.Lock()
+		n := w.hosts["a"].installed
+		w.mu.Unlock()
+		if n == 2 {
+			break
+		}
+		select {
+		case <-deadline:
+			t.Fatal("nobody has repaired it")
+		case <-time.After(5 * time.Millisecond):
+		}
+	}
+	w.becomes("a", deploy.Succeeded, "")
+}
+
+func TestInterruptedWorkIsTakenUpAgain(t *testing.T) {
+	w := newWorld(t, "a")
+	w.hosts["a"].holds = make(chan struct{})
+	stop := w.run()
+	w.becomes("a", deploy.Creating, "")
+	stop()
+	if m := w.machine("a"); m.Extension.State != deploy.Creating {
+		t.Fatalf("%+v", m.Extension)
+	}
+	close(w.hosts["a"].holds)
+	var err error
+	if w.machines, err = machine.Open(t.Context(), w.db, machine.Config{}); err != nil {
+		t.Fatal(err)
+	}
+	if w.engine, err = Open(t.Context(), w.config()); err != nil {
+		t.Fatal(err)
+	}
+	w.run()
+	w.becomes("a", deploy.Succeeded, "")
+}
+
+func TestSwitchingOffEndsTheWork(t *testing.T) {
+	w := newWorld(t, "a")
+	w.hosts["a"].holds = make(chan struct{})
+	w.run()
+	w.becomes("a", deploy.Creating, "")
+	w.set(func() { w.plan.Tier = policy.Off })
+	w.becomes("a", deploy.None, deploy.PlanOff)
+	if w.hosts["a"].installed != 0 {
+		t.Error("it was installed all the same")
+	}
+}
+
+func TestOffboardingRemovesTheAgent(t *testing.T) {
+	w := newWorld(t, "a")
+	w.run()
+	m := w.becomes("a", deploy.Succeeded, "")
+	if err := w.machines.Offboard(t.Context(), org, m.ID, "retired"); err != nil {
+		t.Fatal(err)
+	}
+	w.set(func() { w.devices[m.Device].Offboarded = true })
+	if err := w.engine.Remove(t.Context(), m.ID); err != nil {
+		t.Fatal(err)
+	}
+	w.becomes("a", deploy.None, deploy.Offboarded)
+	if w.hosts["a"].removed != 1 {
+		t.Errorf("removed %d times", w.hosts["a"].removed)
+	}
+}
+
+func TestAgentOfAnotherControlPlaneIsLeftAlone(t *testing.T) {
+	w := newWorld(t, "a")
+	w.hosts["a"].facts = []string{"device somebody-elses", "agent 2.0.0", "service active"}
+	w.run()
+	w.becomes("a", deploy.Failed, deploy.EnrolledElsewhere)
+	if w.hosts["a"].installed != 0 {
+		t.Error("it was taken over")
+	}
+	if err := w.machines.Request(t.Context(), org, w.machine("a").ID, false, true); err != nil {
+		t.Fatal(err)
+	}
+	w.becomes("a", deploy.Succeeded, "")
+}
