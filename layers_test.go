@@ -40,7 +40,7 @@ var layers = []layer{
 	{"deploy", nil},
 	{"deploy/", []string{"deploy", "fault"}}, // ways to a host
 	{"finding", []string{"event"}},
-	{"wire", []string{"wire/", "event", "finding", "policy", "health", "fault", "drill"}},
+	{"wire", []string{"wire/", "event", "finding", "policy", "health", "fault", "drill", "deploy"}},
 	{"wire/", nil}, // generated
 	{"internal/", nil},
 	{"content/", nil},

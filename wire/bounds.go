@@ -52,9 +52,10 @@ var (
 	frameShape  = shape{
 		1:  {1, shape{3: {1, shape{10: {maxAddresses, nil}, 11: {maxAddresses, nil}}}, 7: {maxCapability, nil}}},
 		3:  {1, shape{3: {MaxRecords, nil}}},
-		8:  {1, shape{3: {1, nil}}},
+		8:  {1, shape{3: {1, nil}, 4: {1, nil}}},
 		11: {1, shape{7: {maxStages, nil}, 8: {1, nil}, 9: {maxStages, nil}}},
 		12: {1, shape{2: {maxStages, nil}}},
+		13: {1, shape{5: {1, nil}}},
 	}
 )
 

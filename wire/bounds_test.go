@@ -244,7 +244,7 @@ func TestUnknownIsToldFromMalformed(t *testing.T) {
 }
 
 func TestCommandsAreAListOfTheirOwn(t *testing.T) {
-	for name, want := range map[string]bool{wire.CommandPing: true, wire.CommandRenew: true, wire.CommandResyncPolicy: true, "": false, "sh": false} {
+	for name, want := range map[string]bool{wire.CommandPing: true, wire.CommandRenew: true, wire.CommandResyncPolicy: true, wire.CommandUpgrade: true, "": false, "sh": false} {
 		if got := wire.KnownCommand(name); got != want {
 			t.Errorf("command %q: %v", name, got)
 		}

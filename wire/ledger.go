@@ -14,7 +14,12 @@ package wire
 //	3  2026-11-23  a policy document names the sources of its settings. A peer
 //	               that speaks less is sent documents without them: it refuses
 //	               fields that it does not know.
-const Protocol = 3
+//	4  2026-11-29  upgrades: the command upgrade with Command.upgrade, and
+//	               UpgradeStatus. A peer that speaks less is sent neither. The
+//	               answers to enrolment and renewal have a contentRoot; without
+//	               it an agent has no root of the signed repository, and no
+//	               content.
+const Protocol = 4
 
 // Oldest is the oldest protocol that this code still understands. A peer that
 // speaks an older one is told so and refused.
@@ -26,6 +31,7 @@ const (
 	CommandRenew        = "renew"          // renew the client certificate now
 	CommandResyncPolicy = "resync_policy"  // say hello again
 	CommandTest         = "detection_test" // run one of the detection tests; since protocol 2
+	CommandUpgrade      = "upgrade"        // install another version of the agent; since protocol 4
 )
 
 // TestProtocol is the first protocol with detection tests.
@@ -34,7 +40,14 @@ const TestProtocol = 2
 // SourcesProtocol is the first protocol whose policy documents name sources.
 const SourcesProtocol = 3
 
+// UpgradeProtocol is the first protocol with upgrades.
+const UpgradeProtocol = 4
+
 // KnownCommand reports whether a command may be sent.
 func KnownCommand(name string) bool {
-	return name == CommandPing || name == CommandRenew || name == CommandResyncPolicy || name == CommandTest
+	switch name {
+	case CommandPing, CommandRenew, CommandResyncPolicy, CommandTest, CommandUpgrade:
+		return true
+	}
+	return false
 }

@@ -101,5 +101,5 @@ func reasonOf(r *wirepb.TestReason) (drill.Reason, error) {
 }
 
 func tooLong(s string) error {
-	return fmt.Errorf("%w: a text of %d bytes in a detection test, the limit is %d", ErrFrame, len(s), maxDrill)
+	return fmt.Errorf("%w: a text of %d bytes in a report, the limit is %d", ErrFrame, len(s), maxDrill)
 }

@@ -22,6 +22,7 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
+	"komainu/deploy"
 	"komainu/drill"
 	"komainu/event"
 	"komainu/finding"
@@ -109,7 +110,8 @@ type Heartbeat struct {
 // Command asks the agent to do one of Commands.
 type Command struct {
 	ID, Name string
-	Test     DetectionTest `json:",omitzero"` // of CommandTest
+	Test     DetectionTest  `json:",omitzero"` // of CommandTest
+	Upgrade  deploy.Upgrade `json:",omitzero"` // of CommandUpgrade
 }
 
 // DetectionTest names a detection test and the run of it that is to be made.
@@ -124,6 +126,9 @@ type TestStages struct {
 	Run    string
 	Stages []drill.Stage
 }
+
+// UpgradeStatus says how far an upgrade is on its device.
+type UpgradeStatus struct{ Status deploy.UpgradeStatus }
 
 // CommandResult answers a Command.
 type CommandResult struct{ ID, Error string }
@@ -190,7 +195,8 @@ func Decode(b []byte) (Message, error) {
 		return &Heartbeat{Health: body.Heartbeat.GetHealth(), Spooled: body.Heartbeat.GetSpooled(), Lost: body.Heartbeat.GetLost()}, nil
 	case *wirepb.Frame_Command:
 		test := body.Command.GetTest()
-		return &Command{ID: body.Command.GetId(), Name: body.Command.GetName(), Test: DetectionTest{Run: test.GetRun(), Test: test.GetTest()}}, nil
+		upgrade, err := upgradeOf(body.Command.GetUpgrade())
+		return &Command{ID: body.Command.GetId(), Name: body.Command.GetName(), Test: DetectionTest{Run: test.GetRun(), Test: test.GetTest()}, Upgrade: upgrade}, err
 	case *wirepb.Frame_CommandResult:
 		return &CommandResult{ID: body.CommandResult.GetId(), Error: body.CommandResult.GetError()}, nil
 	case *wirepb.Frame_Goodbye:
@@ -200,6 +206,8 @@ func Decode(b []byte) (Message, error) {
 	case *wirepb.Frame_TestStages:
 		stages, err := stagesOf(body.TestStages.GetStages())
 		return &TestStages{Run: body.TestStages.GetRun(), Stages: stages}, err
+	case *wirepb.Frame_UpgradeStatus:
+		return upgradeStatusOf(body.UpgradeStatus)
 	default:
 		return nil, ErrUnknown
 	}
@@ -241,6 +249,7 @@ func (c *Command) frame() *wirepb.Frame {
 	if c.Test != (DetectionTest{}) {
 		command.Test = &wirepb.DetectionTest{Run: text(c.Test.Run), Test: text(c.Test.Test)}
 	}
+	command.Upgrade = upgradeTo(c.Upgrade)
 	return &wirepb.Frame{Body: &wirepb.Frame_Command{Command: command}}
 }
 

@@ -118,7 +118,7 @@ func TestEveryMessageTravels(t *testing.T) {
 	for _, want := range []wire.Message{
 		filled[wire.Hello](), filled[wire.Welcome](), filled[wire.Batch](), filled[wire.Ack](), filled[wire.PolicyPush](),
 		filled[wire.PolicyResult](), filled[wire.Heartbeat](), filled[wire.Command](), filled[wire.CommandResult](), filled[wire.Goodbye](),
-		filled[wire.TestRun](), filled[wire.TestStages](),
+		filled[wire.TestRun](), filled[wire.TestStages](), filled[wire.UpgradeStatus](),
 	} {
 		b, err := wire.Encode(want)
 		if err != nil {

@@ -40,6 +40,7 @@ type Frame struct {
 	//	*Frame_Goodbye
 	//	*Frame_TestRun
 	//	*Frame_TestStages
+	//	*Frame_UpgradeStatus
 	Body          isFrame_Body `protobuf_oneof:"body"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -190,6 +191,15 @@ func (x *Frame) GetTestStages() *TestStages {
 	return nil
 }
 
+func (x *Frame) GetUpgradeStatus() *UpgradeStatus {
+	if x != nil {
+		if x, ok := x.Body.(*Frame_UpgradeStatus); ok {
+			return x.UpgradeStatus
+		}
+	}
+	return nil
+}
+
 type isFrame_Body interface {
 	isFrame_Body()
 }
@@ -242,6 +252,10 @@ type Frame_TestStages struct {
 	TestStages *TestStages `protobuf:"bytes,12,opt,name=test_stages,json=testStages,proto3,oneof"` // control → agent, answer to TestRun
 }
 
+type Frame_UpgradeStatus struct {
+	UpgradeStatus *UpgradeStatus `protobuf:"bytes,13,opt,name=upgrade_status,json=upgradeStatus,proto3,oneof"` // agent → control: how far an upgrade is
+}
+
 func (*Frame_Hello) isFrame_Body() {}
 
 func (*Frame_Welcome) isFrame_Body() {}
@@ -265,6 +279,8 @@ func (*Frame_Goodbye) isFrame_Body() {}
 func (*Frame_TestRun) isFrame_Body() {}
 
 func (*Frame_TestStages) isFrame_Body() {}
+
+func (*Frame_UpgradeStatus) isFrame_Body() {}
 
 type Hello struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -904,8 +920,9 @@ func (x *Heartbeat) GetLost() uint64 {
 type Command struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
-	Name          string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"` // one of the names in ledger.go
-	Test          *DetectionTest         `protobuf:"bytes,3,opt,name=test,proto3" json:"test,omitempty"` // of the command detection_test
+	Name          string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`       // one of the names in ledger.go
+	Test          *DetectionTest         `protobuf:"bytes,3,opt,name=test,proto3" json:"test,omitempty"`       // of the command detection_test
+	Upgrade       *Upgrade               `protobuf:"bytes,4,opt,name=upgrade,proto3" json:"upgrade,omitempty"` // of the command upgrade
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -961,6 +978,174 @@ func (x *Command) GetTest() *DetectionTest {
 	return nil
 }
 
+func (x *Command) GetUpgrade() *Upgrade {
+	if x != nil {
+		return x.Upgrade
+	}
+	return nil
+}
+
+// Upgrade says which version of the agent a command asks for.
+type Upgrade struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Version       string                 `protobuf:"bytes,2,opt,name=version,proto3" json:"version,omitempty"`
+	Downgrade     bool                   `protobuf:"varint,3,opt,name=downgrade,proto3" json:"downgrade,omitempty"` // the version may be older than the one that runs
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Upgrade) Reset() {
+	*x = Upgrade{}
+	mi := &file_wire_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Upgrade) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Upgrade) ProtoMessage() {}
+
+func (x *Upgrade) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Upgrade.ProtoReflect.Descriptor instead.
+func (*Upgrade) Descriptor() ([]byte, []int) {
+	return file_wire_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *Upgrade) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *Upgrade) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
+}
+
+func (x *Upgrade) GetDowngrade() bool {
+	if x != nil {
+		return x.Downgrade
+	}
+	return false
+}
+
+type UpgradeStatus struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	From          string                 `protobuf:"bytes,2,opt,name=from,proto3" json:"from,omitempty"` // versions
+	To            string                 `protobuf:"bytes,3,opt,name=to,proto3" json:"to,omitempty"`
+	State         string                 `protobuf:"bytes,4,opt,name=state,proto3" json:"state,omitempty"`
+	Reason        *TestReason            `protobuf:"bytes,5,opt,name=reason,proto3" json:"reason,omitempty"`
+	StartedNs     int64                  `protobuf:"zigzag64,6,opt,name=started_ns,json=startedNs,proto3" json:"started_ns,omitempty"`
+	EndedNs       int64                  `protobuf:"zigzag64,7,opt,name=ended_ns,json=endedNs,proto3" json:"ended_ns,omitempty"`
+	GapNs         int64                  `protobuf:"zigzag64,8,opt,name=gap_ns,json=gapNs,proto3" json:"gap_ns,omitempty"` // how long the host was without protection, measured
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UpgradeStatus) Reset() {
+	*x = UpgradeStatus{}
+	mi := &file_wire_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UpgradeStatus) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UpgradeStatus) ProtoMessage() {}
+
+func (x *UpgradeStatus) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UpgradeStatus.ProtoReflect.Descriptor instead.
+func (*UpgradeStatus) Descriptor() ([]byte, []int) {
+	return file_wire_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *UpgradeStatus) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *UpgradeStatus) GetFrom() string {
+	if x != nil {
+		return x.From
+	}
+	return ""
+}
+
+func (x *UpgradeStatus) GetTo() string {
+	if x != nil {
+		return x.To
+	}
+	return ""
+}
+
+func (x *UpgradeStatus) GetState() string {
+	if x != nil {
+		return x.State
+	}
+	return ""
+}
+
+func (x *UpgradeStatus) GetReason() *TestReason {
+	if x != nil {
+		return x.Reason
+	}
+	return nil
+}
+
+func (x *UpgradeStatus) GetStartedNs() int64 {
+	if x != nil {
+		return x.StartedNs
+	}
+	return 0
+}
+
+func (x *UpgradeStatus) GetEndedNs() int64 {
+	if x != nil {
+		return x.EndedNs
+	}
+	return 0
+}
+
+func (x *UpgradeStatus) GetGapNs() int64 {
+	if x != nil {
+		return x.GapNs
+	}
+	return 0
+}
+
 // DetectionTest says which test a command is to run.
 type DetectionTest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -972,7 +1157,7 @@ type DetectionTest struct {
 
 func (x *DetectionTest) Reset() {
 	*x = DetectionTest{}
-	mi := &file_wire_proto_msgTypes[11]
+	mi := &file_wire_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -984,7 +1169,7 @@ func (x *DetectionTest) String() string {
 func (*DetectionTest) ProtoMessage() {}
 
 func (x *DetectionTest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[11]
+	mi := &file_wire_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -997,7 +1182,7 @@ func (x *DetectionTest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DetectionTest.ProtoReflect.Descriptor instead.
 func (*DetectionTest) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{11}
+	return file_wire_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *DetectionTest) GetRun() string {
@@ -1026,7 +1211,7 @@ type TestStage struct {
 
 func (x *TestStage) Reset() {
 	*x = TestStage{}
-	mi := &file_wire_proto_msgTypes[12]
+	mi := &file_wire_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1038,7 +1223,7 @@ func (x *TestStage) String() string {
 func (*TestStage) ProtoMessage() {}
 
 func (x *TestStage) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[12]
+	mi := &file_wire_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1051,7 +1236,7 @@ func (x *TestStage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TestStage.ProtoReflect.Descriptor instead.
 func (*TestStage) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{12}
+	return file_wire_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *TestStage) GetId() string {
@@ -1094,7 +1279,7 @@ type TestReason struct {
 
 func (x *TestReason) Reset() {
 	*x = TestReason{}
-	mi := &file_wire_proto_msgTypes[13]
+	mi := &file_wire_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1106,7 +1291,7 @@ func (x *TestReason) String() string {
 func (*TestReason) ProtoMessage() {}
 
 func (x *TestReason) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[13]
+	mi := &file_wire_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1119,7 +1304,7 @@ func (x *TestReason) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TestReason.ProtoReflect.Descriptor instead.
 func (*TestReason) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{13}
+	return file_wire_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *TestReason) GetId() string {
@@ -1167,7 +1352,7 @@ type TestRun struct {
 
 func (x *TestRun) Reset() {
 	*x = TestRun{}
-	mi := &file_wire_proto_msgTypes[14]
+	mi := &file_wire_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1179,7 +1364,7 @@ func (x *TestRun) String() string {
 func (*TestRun) ProtoMessage() {}
 
 func (x *TestRun) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[14]
+	mi := &file_wire_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1192,7 +1377,7 @@ func (x *TestRun) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TestRun.ProtoReflect.Descriptor instead.
 func (*TestRun) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{14}
+	return file_wire_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *TestRun) GetId() string {
@@ -1269,7 +1454,7 @@ type TestStages struct {
 
 func (x *TestStages) Reset() {
 	*x = TestStages{}
-	mi := &file_wire_proto_msgTypes[15]
+	mi := &file_wire_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1281,7 +1466,7 @@ func (x *TestStages) String() string {
 func (*TestStages) ProtoMessage() {}
 
 func (x *TestStages) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[15]
+	mi := &file_wire_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1294,7 +1479,7 @@ func (x *TestStages) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TestStages.ProtoReflect.Descriptor instead.
 func (*TestStages) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{15}
+	return file_wire_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *TestStages) GetRun() string {
@@ -1321,7 +1506,7 @@ type CommandResult struct {
 
 func (x *CommandResult) Reset() {
 	*x = CommandResult{}
-	mi := &file_wire_proto_msgTypes[16]
+	mi := &file_wire_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1333,7 +1518,7 @@ func (x *CommandResult) String() string {
 func (*CommandResult) ProtoMessage() {}
 
 func (x *CommandResult) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[16]
+	mi := &file_wire_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1346,7 +1531,7 @@ func (x *CommandResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CommandResult.ProtoReflect.Descriptor instead.
 func (*CommandResult) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{16}
+	return file_wire_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *CommandResult) GetId() string {
@@ -1373,7 +1558,7 @@ type Goodbye struct {
 
 func (x *Goodbye) Reset() {
 	*x = Goodbye{}
-	mi := &file_wire_proto_msgTypes[17]
+	mi := &file_wire_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1385,7 +1570,7 @@ func (x *Goodbye) String() string {
 func (*Goodbye) ProtoMessage() {}
 
 func (x *Goodbye) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[17]
+	mi := &file_wire_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1398,7 +1583,7 @@ func (x *Goodbye) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Goodbye.ProtoReflect.Descriptor instead.
 func (*Goodbye) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{17}
+	return file_wire_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Goodbye) GetKind() string {
@@ -1427,7 +1612,7 @@ type ProcessKey struct {
 
 func (x *ProcessKey) Reset() {
 	*x = ProcessKey{}
-	mi := &file_wire_proto_msgTypes[18]
+	mi := &file_wire_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1439,7 +1624,7 @@ func (x *ProcessKey) String() string {
 func (*ProcessKey) ProtoMessage() {}
 
 func (x *ProcessKey) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[18]
+	mi := &file_wire_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1452,7 +1637,7 @@ func (x *ProcessKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProcessKey.ProtoReflect.Descriptor instead.
 func (*ProcessKey) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{18}
+	return file_wire_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *ProcessKey) GetBoot() string {
@@ -1498,7 +1683,7 @@ type User struct {
 
 func (x *User) Reset() {
 	*x = User{}
-	mi := &file_wire_proto_msgTypes[19]
+	mi := &file_wire_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1510,7 +1695,7 @@ func (x *User) String() string {
 func (*User) ProtoMessage() {}
 
 func (x *User) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[19]
+	mi := &file_wire_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1523,7 +1708,7 @@ func (x *User) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use User.ProtoReflect.Descriptor instead.
 func (*User) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{19}
+	return file_wire_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *User) GetUid() uint32 {
@@ -1587,7 +1772,7 @@ type Hashes struct {
 
 func (x *Hashes) Reset() {
 	*x = Hashes{}
-	mi := &file_wire_proto_msgTypes[20]
+	mi := &file_wire_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1599,7 +1784,7 @@ func (x *Hashes) String() string {
 func (*Hashes) ProtoMessage() {}
 
 func (x *Hashes) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[20]
+	mi := &file_wire_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1612,7 +1797,7 @@ func (x *Hashes) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Hashes.ProtoReflect.Descriptor instead.
 func (*Hashes) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{20}
+	return file_wire_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Hashes) GetMd5() string {
@@ -1668,7 +1853,7 @@ type File struct {
 
 func (x *File) Reset() {
 	*x = File{}
-	mi := &file_wire_proto_msgTypes[21]
+	mi := &file_wire_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1680,7 +1865,7 @@ func (x *File) String() string {
 func (*File) ProtoMessage() {}
 
 func (x *File) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[21]
+	mi := &file_wire_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1693,7 +1878,7 @@ func (x *File) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use File.ProtoReflect.Descriptor instead.
 func (*File) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{21}
+	return file_wire_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *File) GetPath() string {
@@ -1840,7 +2025,7 @@ type Process struct {
 
 func (x *Process) Reset() {
 	*x = Process{}
-	mi := &file_wire_proto_msgTypes[22]
+	mi := &file_wire_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1852,7 +2037,7 @@ func (x *Process) String() string {
 func (*Process) ProtoMessage() {}
 
 func (x *Process) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[22]
+	mi := &file_wire_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1865,7 +2050,7 @@ func (x *Process) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Process.ProtoReflect.Descriptor instead.
 func (*Process) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{22}
+	return file_wire_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Process) GetKey() *ProcessKey {
@@ -2003,7 +2188,7 @@ type Network struct {
 
 func (x *Network) Reset() {
 	*x = Network{}
-	mi := &file_wire_proto_msgTypes[23]
+	mi := &file_wire_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2015,7 +2200,7 @@ func (x *Network) String() string {
 func (*Network) ProtoMessage() {}
 
 func (x *Network) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[23]
+	mi := &file_wire_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2028,7 +2213,7 @@ func (x *Network) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Network.ProtoReflect.Descriptor instead.
 func (*Network) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{23}
+	return file_wire_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Network) GetProtocol() string {
@@ -2100,7 +2285,7 @@ type DNS struct {
 
 func (x *DNS) Reset() {
 	*x = DNS{}
-	mi := &file_wire_proto_msgTypes[24]
+	mi := &file_wire_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2112,7 +2297,7 @@ func (x *DNS) String() string {
 func (*DNS) ProtoMessage() {}
 
 func (x *DNS) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[24]
+	mi := &file_wire_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2125,7 +2310,7 @@ func (x *DNS) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DNS.ProtoReflect.Descriptor instead.
 func (*DNS) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{24}
+	return file_wire_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *DNS) GetQuery() string {
@@ -2179,7 +2364,7 @@ type Logon struct {
 
 func (x *Logon) Reset() {
 	*x = Logon{}
-	mi := &file_wire_proto_msgTypes[25]
+	mi := &file_wire_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2191,7 +2376,7 @@ func (x *Logon) String() string {
 func (*Logon) ProtoMessage() {}
 
 func (x *Logon) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[25]
+	mi := &file_wire_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2204,7 +2389,7 @@ func (x *Logon) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Logon.ProtoReflect.Descriptor instead.
 func (*Logon) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{25}
+	return file_wire_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Logon) GetId() string {
@@ -2276,7 +2461,7 @@ type Account struct {
 
 func (x *Account) Reset() {
 	*x = Account{}
-	mi := &file_wire_proto_msgTypes[26]
+	mi := &file_wire_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2288,7 +2473,7 @@ func (x *Account) String() string {
 func (*Account) ProtoMessage() {}
 
 func (x *Account) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[26]
+	mi := &file_wire_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2301,7 +2486,7 @@ func (x *Account) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Account.ProtoReflect.Descriptor instead.
 func (*Account) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{26}
+	return file_wire_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Account) GetUser() *User {
@@ -2351,7 +2536,7 @@ type Service struct {
 
 func (x *Service) Reset() {
 	*x = Service{}
-	mi := &file_wire_proto_msgTypes[27]
+	mi := &file_wire_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2363,7 +2548,7 @@ func (x *Service) String() string {
 func (*Service) ProtoMessage() {}
 
 func (x *Service) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[27]
+	mi := &file_wire_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2376,7 +2561,7 @@ func (x *Service) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Service.ProtoReflect.Descriptor instead.
 func (*Service) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{27}
+	return file_wire_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *Service) GetName() string {
@@ -2420,7 +2605,7 @@ type Task struct {
 
 func (x *Task) Reset() {
 	*x = Task{}
-	mi := &file_wire_proto_msgTypes[28]
+	mi := &file_wire_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2432,7 +2617,7 @@ func (x *Task) String() string {
 func (*Task) ProtoMessage() {}
 
 func (x *Task) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[28]
+	mi := &file_wire_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2445,7 +2630,7 @@ func (x *Task) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Task.ProtoReflect.Descriptor instead.
 func (*Task) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{28}
+	return file_wire_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *Task) GetName() string {
@@ -2496,7 +2681,7 @@ type Module struct {
 
 func (x *Module) Reset() {
 	*x = Module{}
-	mi := &file_wire_proto_msgTypes[29]
+	mi := &file_wire_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2508,7 +2693,7 @@ func (x *Module) String() string {
 func (*Module) ProtoMessage() {}
 
 func (x *Module) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[29]
+	mi := &file_wire_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2521,7 +2706,7 @@ func (x *Module) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Module.ProtoReflect.Descriptor instead.
 func (*Module) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{29}
+	return file_wire_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *Module) GetKind() string {
@@ -2571,7 +2756,7 @@ type Script struct {
 
 func (x *Script) Reset() {
 	*x = Script{}
-	mi := &file_wire_proto_msgTypes[30]
+	mi := &file_wire_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2583,7 +2768,7 @@ func (x *Script) String() string {
 func (*Script) ProtoMessage() {}
 
 func (x *Script) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[30]
+	mi := &file_wire_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2596,7 +2781,7 @@ func (x *Script) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Script.ProtoReflect.Descriptor instead.
 func (*Script) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{30}
+	return file_wire_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *Script) GetInterpreter() string {
@@ -2639,7 +2824,7 @@ type Memory struct {
 
 func (x *Memory) Reset() {
 	*x = Memory{}
-	mi := &file_wire_proto_msgTypes[31]
+	mi := &file_wire_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2651,7 +2836,7 @@ func (x *Memory) String() string {
 func (*Memory) ProtoMessage() {}
 
 func (x *Memory) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[31]
+	mi := &file_wire_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2664,7 +2849,7 @@ func (x *Memory) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Memory.ProtoReflect.Descriptor instead.
 func (*Memory) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{31}
+	return file_wire_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *Memory) GetOperation() string {
@@ -2710,7 +2895,7 @@ type Threat struct {
 
 func (x *Threat) Reset() {
 	*x = Threat{}
-	mi := &file_wire_proto_msgTypes[32]
+	mi := &file_wire_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2722,7 +2907,7 @@ func (x *Threat) String() string {
 func (*Threat) ProtoMessage() {}
 
 func (x *Threat) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[32]
+	mi := &file_wire_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2735,7 +2920,7 @@ func (x *Threat) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Threat.ProtoReflect.Descriptor instead.
 func (*Threat) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{32}
+	return file_wire_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *Threat) GetId() string {
@@ -2799,7 +2984,7 @@ type Config struct {
 
 func (x *Config) Reset() {
 	*x = Config{}
-	mi := &file_wire_proto_msgTypes[33]
+	mi := &file_wire_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2811,7 +2996,7 @@ func (x *Config) String() string {
 func (*Config) ProtoMessage() {}
 
 func (x *Config) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[33]
+	mi := &file_wire_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2824,7 +3009,7 @@ func (x *Config) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Config.ProtoReflect.Descriptor instead.
 func (*Config) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{33}
+	return file_wire_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *Config) GetName() string {
@@ -2868,7 +3053,7 @@ type Loss struct {
 
 func (x *Loss) Reset() {
 	*x = Loss{}
-	mi := &file_wire_proto_msgTypes[34]
+	mi := &file_wire_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2880,7 +3065,7 @@ func (x *Loss) String() string {
 func (*Loss) ProtoMessage() {}
 
 func (x *Loss) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[34]
+	mi := &file_wire_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2893,7 +3078,7 @@ func (x *Loss) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Loss.ProtoReflect.Descriptor instead.
 func (*Loss) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{34}
+	return file_wire_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *Loss) GetWhere() string {
@@ -2961,7 +3146,7 @@ type Event struct {
 
 func (x *Event) Reset() {
 	*x = Event{}
-	mi := &file_wire_proto_msgTypes[35]
+	mi := &file_wire_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2973,7 +3158,7 @@ func (x *Event) String() string {
 func (*Event) ProtoMessage() {}
 
 func (x *Event) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[35]
+	mi := &file_wire_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2986,7 +3171,7 @@ func (x *Event) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Event.ProtoReflect.Descriptor instead.
 func (*Event) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{35}
+	return file_wire_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *Event) GetEpoch() uint64 {
@@ -3147,7 +3332,7 @@ type Rule struct {
 
 func (x *Rule) Reset() {
 	*x = Rule{}
-	mi := &file_wire_proto_msgTypes[36]
+	mi := &file_wire_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3159,7 +3344,7 @@ func (x *Rule) String() string {
 func (*Rule) ProtoMessage() {}
 
 func (x *Rule) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[36]
+	mi := &file_wire_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3172,7 +3357,7 @@ func (x *Rule) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Rule.ProtoReflect.Descriptor instead.
 func (*Rule) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{36}
+	return file_wire_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *Rule) GetId() string {
@@ -3211,7 +3396,7 @@ type Evidence struct {
 
 func (x *Evidence) Reset() {
 	*x = Evidence{}
-	mi := &file_wire_proto_msgTypes[37]
+	mi := &file_wire_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3223,7 +3408,7 @@ func (x *Evidence) String() string {
 func (*Evidence) ProtoMessage() {}
 
 func (x *Evidence) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[37]
+	mi := &file_wire_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3236,7 +3421,7 @@ func (x *Evidence) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Evidence.ProtoReflect.Descriptor instead.
 func (*Evidence) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{37}
+	return file_wire_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *Evidence) GetRole() string {
@@ -3311,7 +3496,7 @@ type Finding struct {
 
 func (x *Finding) Reset() {
 	*x = Finding{}
-	mi := &file_wire_proto_msgTypes[38]
+	mi := &file_wire_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3323,7 +3508,7 @@ func (x *Finding) String() string {
 func (*Finding) ProtoMessage() {}
 
 func (x *Finding) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[38]
+	mi := &file_wire_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3336,7 +3521,7 @@ func (x *Finding) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Finding.ProtoReflect.Descriptor instead.
 func (*Finding) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{38}
+	return file_wire_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *Finding) GetId() string {
@@ -3449,7 +3634,7 @@ var File_wire_proto protoreflect.FileDescriptor
 const file_wire_proto_rawDesc = "" +
 	"\n" +
 	"\n" +
-	"wire.proto\x12\x0fkomainu.wire.v1\"\xb4\x05\n" +
+	"wire.proto\x12\x0fkomainu.wire.v1\"\xfd\x05\n" +
 	"\x05Frame\x12.\n" +
 	"\x05hello\x18\x01 \x01(\v2\x16.komainu.wire.v1.HelloH\x00R\x05hello\x124\n" +
 	"\awelcome\x18\x02 \x01(\v2\x18.komainu.wire.v1.WelcomeH\x00R\awelcome\x12.\n" +
@@ -3464,7 +3649,8 @@ const file_wire_proto_rawDesc = "" +
 	" \x01(\v2\x18.komainu.wire.v1.GoodbyeH\x00R\agoodbye\x125\n" +
 	"\btest_run\x18\v \x01(\v2\x18.komainu.wire.v1.TestRunH\x00R\atestRun\x12>\n" +
 	"\vtest_stages\x18\f \x01(\v2\x1b.komainu.wire.v1.TestStagesH\x00R\n" +
-	"testStagesB\x06\n" +
+	"testStages\x12G\n" +
+	"\x0eupgrade_status\x18\r \x01(\v2\x1e.komainu.wire.v1.UpgradeStatusH\x00R\rupgradeStatusB\x06\n" +
 	"\x04body\"\xf0\x01\n" +
 	"\x05Hello\x12\x1a\n" +
 	"\bprotocol\x18\x01 \x01(\rR\bprotocol\x12#\n" +
@@ -3514,11 +3700,26 @@ const file_wire_proto_rawDesc = "" +
 	"\tHeartbeat\x12\x16\n" +
 	"\x06health\x18\x01 \x01(\fR\x06health\x12\x18\n" +
 	"\aspooled\x18\x02 \x01(\x04R\aspooled\x12\x12\n" +
-	"\x04lost\x18\x03 \x01(\x04R\x04lost\"a\n" +
+	"\x04lost\x18\x03 \x01(\x04R\x04lost\"\x95\x01\n" +
 	"\aCommand\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x122\n" +
-	"\x04test\x18\x03 \x01(\v2\x1e.komainu.wire.v1.DetectionTestR\x04test\"5\n" +
+	"\x04test\x18\x03 \x01(\v2\x1e.komainu.wire.v1.DetectionTestR\x04test\x122\n" +
+	"\aupgrade\x18\x04 \x01(\v2\x18.komainu.wire.v1.UpgradeR\aupgrade\"Q\n" +
+	"\aUpgrade\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x18\n" +
+	"\aversion\x18\x02 \x01(\tR\aversion\x12\x1c\n" +
+	"\tdowngrade\x18\x03 \x01(\bR\tdowngrade\"\xdf\x01\n" +
+	"\rUpgradeStatus\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
+	"\x04from\x18\x02 \x01(\tR\x04from\x12\x0e\n" +
+	"\x02to\x18\x03 \x01(\tR\x02to\x12\x14\n" +
+	"\x05state\x18\x04 \x01(\tR\x05state\x123\n" +
+	"\x06reason\x18\x05 \x01(\v2\x1b.komainu.wire.v1.TestReasonR\x06reason\x12\x1d\n" +
+	"\n" +
+	"started_ns\x18\x06 \x01(\x12R\tstartedNs\x12\x19\n" +
+	"\bended_ns\x18\a \x01(\x12R\aendedNs\x12\x15\n" +
+	"\x06gap_ns\x18\b \x01(\x12R\x05gapNs\"5\n" +
 	"\rDetectionTest\x12\x10\n" +
 	"\x03run\x18\x01 \x01(\tR\x03run\x12\x12\n" +
 	"\x04test\x18\x02 \x01(\tR\x04test\"b\n" +
@@ -3765,7 +3966,7 @@ func file_wire_proto_rawDescGZIP() []byte {
 	return file_wire_proto_rawDescData
 }
 
-var file_wire_proto_msgTypes = make([]protoimpl.MessageInfo, 40)
+var file_wire_proto_msgTypes = make([]protoimpl.MessageInfo, 42)
 var file_wire_proto_goTypes = []any{
 	(*Frame)(nil),         // 0: komainu.wire.v1.Frame
 	(*Hello)(nil),         // 1: komainu.wire.v1.Hello
@@ -3778,35 +3979,37 @@ var file_wire_proto_goTypes = []any{
 	(*PolicyResult)(nil),  // 8: komainu.wire.v1.PolicyResult
 	(*Heartbeat)(nil),     // 9: komainu.wire.v1.Heartbeat
 	(*Command)(nil),       // 10: komainu.wire.v1.Command
-	(*DetectionTest)(nil), // 11: komainu.wire.v1.DetectionTest
-	(*TestStage)(nil),     // 12: komainu.wire.v1.TestStage
-	(*TestReason)(nil),    // 13: komainu.wire.v1.TestReason
-	(*TestRun)(nil),       // 14: komainu.wire.v1.TestRun
-	(*TestStages)(nil),    // 15: komainu.wire.v1.TestStages
-	(*CommandResult)(nil), // 16: komainu.wire.v1.CommandResult
-	(*Goodbye)(nil),       // 17: komainu.wire.v1.Goodbye
-	(*ProcessKey)(nil),    // 18: komainu.wire.v1.ProcessKey
-	(*User)(nil),          // 19: komainu.wire.v1.User
-	(*Hashes)(nil),        // 20: komainu.wire.v1.Hashes
-	(*File)(nil),          // 21: komainu.wire.v1.File
-	(*Process)(nil),       // 22: komainu.wire.v1.Process
-	(*Network)(nil),       // 23: komainu.wire.v1.Network
-	(*DNS)(nil),           // 24: komainu.wire.v1.DNS
-	(*Logon)(nil),         // 25: komainu.wire.v1.Logon
-	(*Account)(nil),       // 26: komainu.wire.v1.Account
-	(*Service)(nil),       // 27: komainu.wire.v1.Service
-	(*Task)(nil),          // 28: komainu.wire.v1.Task
-	(*Module)(nil),        // 29: komainu.wire.v1.Module
-	(*Script)(nil),        // 30: komainu.wire.v1.Script
-	(*Memory)(nil),        // 31: komainu.wire.v1.Memory
-	(*Threat)(nil),        // 32: komainu.wire.v1.Threat
-	(*Config)(nil),        // 33: komainu.wire.v1.Config
-	(*Loss)(nil),          // 34: komainu.wire.v1.Loss
-	(*Event)(nil),         // 35: komainu.wire.v1.Event
-	(*Rule)(nil),          // 36: komainu.wire.v1.Rule
-	(*Evidence)(nil),      // 37: komainu.wire.v1.Evidence
-	(*Finding)(nil),       // 38: komainu.wire.v1.Finding
-	nil,                   // 39: komainu.wire.v1.Event.FieldsEntry
+	(*Upgrade)(nil),       // 11: komainu.wire.v1.Upgrade
+	(*UpgradeStatus)(nil), // 12: komainu.wire.v1.UpgradeStatus
+	(*DetectionTest)(nil), // 13: komainu.wire.v1.DetectionTest
+	(*TestStage)(nil),     // 14: komainu.wire.v1.TestStage
+	(*TestReason)(nil),    // 15: komainu.wire.v1.TestReason
+	(*TestRun)(nil),       // 16: komainu.wire.v1.TestRun
+	(*TestStages)(nil),    // 17: komainu.wire.v1.TestStages
+	(*CommandResult)(nil), // 18: komainu.wire.v1.CommandResult
+	(*Goodbye)(nil),       // 19: komainu.wire.v1.Goodbye
+	(*ProcessKey)(nil),    // 20: komainu.wire.v1.ProcessKey
+	(*User)(nil),          // 21: komainu.wire.v1.User
+	(*Hashes)(nil),        // 22: komainu.wire.v1.Hashes
+	(*File)(nil),          // 23: komainu.wire.v1.File
+	(*Process)(nil),       // 24: komainu.wire.v1.Process
+	(*Network)(nil),       // 25: komainu.wire.v1.Network
+	(*DNS)(nil),           // 26: komainu.wire.v1.DNS
+	(*Logon)(nil),         // 27: komainu.wire.v1.Logon
+	(*Account)(nil),       // 28: komainu.wire.v1.Account
+	(*Service)(nil),       // 29: komainu.wire.v1.Service
+	(*Task)(nil),          // 30: komainu.wire.v1.Task
+	(*Module)(nil),        // 31: komainu.wire.v1.Module
+	(*Script)(nil),        // 32: komainu.wire.v1.Script
+	(*Memory)(nil),        // 33: komainu.wire.v1.Memory
+	(*Threat)(nil),        // 34: komainu.wire.v1.Threat
+	(*Config)(nil),        // 35: komainu.wire.v1.Config
+	(*Loss)(nil),          // 36: komainu.wire.v1.Loss
+	(*Event)(nil),         // 37: komainu.wire.v1.Event
+	(*Rule)(nil),          // 38: komainu.wire.v1.Rule
+	(*Evidence)(nil),      // 39: komainu.wire.v1.Evidence
+	(*Finding)(nil),       // 40: komainu.wire.v1.Finding
+	nil,                   // 41: komainu.wire.v1.Event.FieldsEntry
 }
 var file_wire_proto_depIdxs = []int32{
 	1,  // 0: komainu.wire.v1.Frame.hello:type_name -> komainu.wire.v1.Hello
@@ -3817,57 +4020,60 @@ var file_wire_proto_depIdxs = []int32{
 	8,  // 5: komainu.wire.v1.Frame.policy_result:type_name -> komainu.wire.v1.PolicyResult
 	9,  // 6: komainu.wire.v1.Frame.heartbeat:type_name -> komainu.wire.v1.Heartbeat
 	10, // 7: komainu.wire.v1.Frame.command:type_name -> komainu.wire.v1.Command
-	16, // 8: komainu.wire.v1.Frame.command_result:type_name -> komainu.wire.v1.CommandResult
-	17, // 9: komainu.wire.v1.Frame.goodbye:type_name -> komainu.wire.v1.Goodbye
-	14, // 10: komainu.wire.v1.Frame.test_run:type_name -> komainu.wire.v1.TestRun
-	15, // 11: komainu.wire.v1.Frame.test_stages:type_name -> komainu.wire.v1.TestStages
-	3,  // 12: komainu.wire.v1.Hello.facts:type_name -> komainu.wire.v1.Facts
-	35, // 13: komainu.wire.v1.Record.event:type_name -> komainu.wire.v1.Event
-	38, // 14: komainu.wire.v1.Record.finding:type_name -> komainu.wire.v1.Finding
-	11, // 15: komainu.wire.v1.Command.test:type_name -> komainu.wire.v1.DetectionTest
-	12, // 16: komainu.wire.v1.TestRun.stages:type_name -> komainu.wire.v1.TestStage
-	13, // 17: komainu.wire.v1.TestRun.reason:type_name -> komainu.wire.v1.TestReason
-	13, // 18: komainu.wire.v1.TestRun.warnings:type_name -> komainu.wire.v1.TestReason
-	12, // 19: komainu.wire.v1.TestStages.stages:type_name -> komainu.wire.v1.TestStage
-	19, // 20: komainu.wire.v1.File.owner:type_name -> komainu.wire.v1.User
-	20, // 21: komainu.wire.v1.File.hashes:type_name -> komainu.wire.v1.Hashes
-	18, // 22: komainu.wire.v1.Process.key:type_name -> komainu.wire.v1.ProcessKey
-	18, // 23: komainu.wire.v1.Process.parent:type_name -> komainu.wire.v1.ProcessKey
-	19, // 24: komainu.wire.v1.Process.user:type_name -> komainu.wire.v1.User
-	21, // 25: komainu.wire.v1.Process.image:type_name -> komainu.wire.v1.File
-	19, // 26: komainu.wire.v1.Account.user:type_name -> komainu.wire.v1.User
-	20, // 27: komainu.wire.v1.Module.hashes:type_name -> komainu.wire.v1.Hashes
-	20, // 28: komainu.wire.v1.Script.hashes:type_name -> komainu.wire.v1.Hashes
-	22, // 29: komainu.wire.v1.Event.initiator:type_name -> komainu.wire.v1.Process
-	22, // 30: komainu.wire.v1.Event.process:type_name -> komainu.wire.v1.Process
-	21, // 31: komainu.wire.v1.Event.file:type_name -> komainu.wire.v1.File
-	23, // 32: komainu.wire.v1.Event.network:type_name -> komainu.wire.v1.Network
-	24, // 33: komainu.wire.v1.Event.dns:type_name -> komainu.wire.v1.DNS
-	25, // 34: komainu.wire.v1.Event.logon:type_name -> komainu.wire.v1.Logon
-	26, // 35: komainu.wire.v1.Event.account:type_name -> komainu.wire.v1.Account
-	27, // 36: komainu.wire.v1.Event.service:type_name -> komainu.wire.v1.Service
-	28, // 37: komainu.wire.v1.Event.task:type_name -> komainu.wire.v1.Task
-	29, // 38: komainu.wire.v1.Event.module:type_name -> komainu.wire.v1.Module
-	30, // 39: komainu.wire.v1.Event.script:type_name -> komainu.wire.v1.Script
-	31, // 40: komainu.wire.v1.Event.memory:type_name -> komainu.wire.v1.Memory
-	32, // 41: komainu.wire.v1.Event.threat:type_name -> komainu.wire.v1.Threat
-	33, // 42: komainu.wire.v1.Event.config:type_name -> komainu.wire.v1.Config
-	34, // 43: komainu.wire.v1.Event.loss:type_name -> komainu.wire.v1.Loss
-	39, // 44: komainu.wire.v1.Event.fields:type_name -> komainu.wire.v1.Event.FieldsEntry
-	21, // 45: komainu.wire.v1.Evidence.file:type_name -> komainu.wire.v1.File
-	22, // 46: komainu.wire.v1.Evidence.process:type_name -> komainu.wire.v1.Process
-	19, // 47: komainu.wire.v1.Evidence.user:type_name -> komainu.wire.v1.User
-	23, // 48: komainu.wire.v1.Evidence.network:type_name -> komainu.wire.v1.Network
-	36, // 49: komainu.wire.v1.Finding.rule:type_name -> komainu.wire.v1.Rule
-	32, // 50: komainu.wire.v1.Finding.threat:type_name -> komainu.wire.v1.Threat
-	37, // 51: komainu.wire.v1.Finding.evidence:type_name -> komainu.wire.v1.Evidence
-	22, // 52: komainu.wire.v1.Finding.tree:type_name -> komainu.wire.v1.Process
-	35, // 53: komainu.wire.v1.Finding.events:type_name -> komainu.wire.v1.Event
-	54, // [54:54] is the sub-list for method output_type
-	54, // [54:54] is the sub-list for method input_type
-	54, // [54:54] is the sub-list for extension type_name
-	54, // [54:54] is the sub-list for extension extendee
-	0,  // [0:54] is the sub-list for field type_name
+	18, // 8: komainu.wire.v1.Frame.command_result:type_name -> komainu.wire.v1.CommandResult
+	19, // 9: komainu.wire.v1.Frame.goodbye:type_name -> komainu.wire.v1.Goodbye
+	16, // 10: komainu.wire.v1.Frame.test_run:type_name -> komainu.wire.v1.TestRun
+	17, // 11: komainu.wire.v1.Frame.test_stages:type_name -> komainu.wire.v1.TestStages
+	12, // 12: komainu.wire.v1.Frame.upgrade_status:type_name -> komainu.wire.v1.UpgradeStatus
+	3,  // 13: komainu.wire.v1.Hello.facts:type_name -> komainu.wire.v1.Facts
+	37, // 14: komainu.wire.v1.Record.event:type_name -> komainu.wire.v1.Event
+	40, // 15: komainu.wire.v1.Record.finding:type_name -> komainu.wire.v1.Finding
+	13, // 16: komainu.wire.v1.Command.test:type_name -> komainu.wire.v1.DetectionTest
+	11, // 17: komainu.wire.v1.Command.upgrade:type_name -> komainu.wire.v1.Upgrade
+	15, // 18: komainu.wire.v1.UpgradeStatus.reason:type_name -> komainu.wire.v1.TestReason
+	14, // 19: komainu.wire.v1.TestRun.stages:type_name -> komainu.wire.v1.TestStage
+	15, // 20: komainu.wire.v1.TestRun.reason:type_name -> komainu.wire.v1.TestReason
+	15, // 21: komainu.wire.v1.TestRun.warnings:type_name -> komainu.wire.v1.TestReason
+	14, // 22: komainu.wire.v1.TestStages.stages:type_name -> komainu.wire.v1.TestStage
+	21, // 23: komainu.wire.v1.File.owner:type_name -> komainu.wire.v1.User
+	22, // 24: komainu.wire.v1.File.hashes:type_name -> komainu.wire.v1.Hashes
+	20, // 25: komainu.wire.v1.Process.key:type_name -> komainu.wire.v1.ProcessKey
+	20, // 26: komainu.wire.v1.Process.parent:type_name -> komainu.wire.v1.ProcessKey
+	21, // 27: komainu.wire.v1.Process.user:type_name -> komainu.wire.v1.User
+	23, // 28: komainu.wire.v1.Process.image:type_name -> komainu.wire.v1.File
+	21, // 29: komainu.wire.v1.Account.user:type_name -> komainu.wire.v1.User
+	22, // 30: komainu.wire.v1.Module.hashes:type_name -> komainu.wire.v1.Hashes
+	22, // 31: komainu.wire.v1.Script.hashes:type_name -> komainu.wire.v1.Hashes
+	24, // 32: komainu.wire.v1.Event.initiator:type_name -> komainu.wire.v1.Process
+	24, // 33: komainu.wire.v1.Event.process:type_name -> komainu.wire.v1.Process
+	23, // 34: komainu.wire.v1.Event.file:type_name -> komainu.wire.v1.File
+	25, // 35: komainu.wire.v1.Event.network:type_name -> komainu.wire.v1.Network
+	26, // 36: komainu.wire.v1.Event.dns:type_name -> komainu.wire.v1.DNS
+	27, // 37: komainu.wire.v1.Event.logon:type_name -> komainu.wire.v1.Logon
+	28, // 38: komainu.wire.v1.Event.account:type_name -> komainu.wire.v1.Account
+	29, // 39: komainu.wire.v1.Event.service:type_name -> komainu.wire.v1.Service
+	30, // 40: komainu.wire.v1.Event.task:type_name -> komainu.wire.v1.Task
+	31, // 41: komainu.wire.v1.Event.module:type_name -> komainu.wire.v1.Module
+	32, // 42: komainu.wire.v1.Event.script:type_name -> komainu.wire.v1.Script
+	33, // 43: komainu.wire.v1.Event.memory:type_name -> komainu.wire.v1.Memory
+	34, // 44: komainu.wire.v1.Event.threat:type_name -> komainu.wire.v1.Threat
+	35, // 45: komainu.wire.v1.Event.config:type_name -> komainu.wire.v1.Config
+	36, // 46: komainu.wire.v1.Event.loss:type_name -> komainu.wire.v1.Loss
+	41, // 47: komainu.wire.v1.Event.fields:type_name -> komainu.wire.v1.Event.FieldsEntry
+	23, // 48: komainu.wire.v1.Evidence.file:type_name -> komainu.wire.v1.File
+	24, // 49: komainu.wire.v1.Evidence.process:type_name -> komainu.wire.v1.Process
+	21, // 50: komainu.wire.v1.Evidence.user:type_name -> komainu.wire.v1.User
+	25, // 51: komainu.wire.v1.Evidence.network:type_name -> komainu.wire.v1.Network
+	38, // 52: komainu.wire.v1.Finding.rule:type_name -> komainu.wire.v1.Rule
+	34, // 53: komainu.wire.v1.Finding.threat:type_name -> komainu.wire.v1.Threat
+	39, // 54: komainu.wire.v1.Finding.evidence:type_name -> komainu.wire.v1.Evidence
+	24, // 55: komainu.wire.v1.Finding.tree:type_name -> komainu.wire.v1.Process
+	37, // 56: komainu.wire.v1.Finding.events:type_name -> komainu.wire.v1.Event
+	57, // [57:57] is the sub-list for method output_type
+	57, // [57:57] is the sub-list for method input_type
+	57, // [57:57] is the sub-list for extension type_name
+	57, // [57:57] is the sub-list for extension extendee
+	0,  // [0:57] is the sub-list for field type_name
 }
 
 func init() { file_wire_proto_init() }
@@ -3888,19 +4094,20 @@ func file_wire_proto_init() {
 		(*Frame_Goodbye)(nil),
 		(*Frame_TestRun)(nil),
 		(*Frame_TestStages)(nil),
+		(*Frame_UpgradeStatus)(nil),
 	}
 	file_wire_proto_msgTypes[5].OneofWrappers = []any{
 		(*Record_Event)(nil),
 		(*Record_Finding)(nil),
 	}
-	file_wire_proto_msgTypes[22].OneofWrappers = []any{}
+	file_wire_proto_msgTypes[24].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_wire_proto_rawDesc), len(file_wire_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   40,
+			NumMessages:   42,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
