@@ -104,7 +104,8 @@ func Run(ctx context.Context, cfg Config, env Env) (err error) {
 	if err != nil {
 		return err
 	}
-	ids, err := enrol.Open(enrol.Config{DB: state, Dir: filepath.Join(cfg.State, "keys"), Hosts: cfg.Hostnames, Log: part(log, "enrol")})
+	known := &onboarding{}
+	ids, err := enrol.Open(enrol.Config{DB: state, Dir: filepath.Join(cfg.State, "keys"), Hosts: cfg.Hostnames, Log: part(log, "enrol"), Root: known.root})
 	if err != nil {
 		return err
 	}
@@ -113,7 +114,6 @@ func Run(ctx context.Context, cfg Config, env Env) (err error) {
 	// its devices and the pages that show it.
 	changes := newHub()
 	pushes := newPusher()
-	known := &onboarding{}
 	plans, err := plan.Open(ctx, state, plan.Config{
 		Record: trail.Record,
 		Changed: func(organization, environment string) {
@@ -189,7 +189,8 @@ func Run(ctx context.Context, cfg Config, env Env) (err error) {
 	routes.Handle("/", portal.Handler())
 	enrolment := ids.Handler(&registrar{organization, plans, devices, known.machines, known.engine}, wire.Protocol)
 	browsers := rest.Guard(a.log, routes, a.meter.answered)
-	entry := newDoor(listener, ids.TLSConfig(), part(log, "door"), split(enrolment, agents, browsers), split(enrolment, agents, http.NotFoundHandler()))
+	packages := known.repository.Handler(agentRepository, http.NotFound)
+	entry := newDoor(listener, ids.TLSConfig(), part(log, "door"), split(enrolment, agents, packages, browsers), split(enrolment, agents, packages, http.NotFoundHandler()))
 
 	all := &whole{cfg: cfg, version: env.Version, state: state, ids: ids, events: events, log: part(log, "host")}
 	commands, err := listenHost(ctx, cfg.State, all.hostCommands(level, trail.Record), all.log)
@@ -261,9 +262,14 @@ func Run(ctx context.Context, cfg Config, env Env) (err error) {
 	return nil
 }
 
+// agentRepository is where agents find the signed repository: as at
+// /repository, which they cannot reach with the protocol that they speak.
+const agentRepository = "/agent/v1/repository"
+
 // split sends agents their way; everything else is for next.
-func split(enrolment, link, next http.Handler) http.Handler {
+func split(enrolment, link, packages, next http.Handler) http.Handler {
 	mux := http.NewServeMux()
+	mux.Handle("GET "+agentRepository+"/", packages)
 	// The link is outside of Guard: it becomes a WebSocket.
 	mux.Handle("GET /agent/v1/link", link)
 	mux.Handle("/agent/", enrolment)

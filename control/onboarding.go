@@ -201,6 +201,14 @@ func (o *onboarding) news() {
 	}
 }
 
+// root returns the root of the signed repository that devices pin.
+func (o *onboarding) root() ([]byte, error) {
+	if o.repository == nil {
+		return nil, nil
+	}
+	return o.repository.Root()
+}
+
 func (o *onboarding) close() error {
 	if o.repository == nil {
 		return nil

@@ -68,6 +68,7 @@ func Enrol(ctx context.Context, o EnrolOptions) (Identity, error) {
 		Certificate  string         `json:"certificate"`
 		CA           string         `json:"ca"`
 		PolicyKey    string         `json:"policyKey"`
+		ContentRoot  []byte         `json:"contentRoot"`
 		NotAfter     time.Time      `json:"notAfter"`
 	}
 	body := struct {
@@ -84,7 +85,7 @@ func Enrol(ctx context.Context, o EnrolOptions) (Identity, error) {
 	}
 	id := Identity{
 		Device: answer.Device, Organization: answer.Organization, Environment: answer.Environment, Server: t.Server, PolicyKey: policyKey,
-		CA: answer.CA, Certificate: answer.Certificate, Key: key, NotAfter: answer.NotAfter,
+		CA: answer.CA, Certificate: answer.Certificate, Key: key, NotAfter: answer.NotAfter, ContentRoot: answer.ContentRoot,
 	}
 	if _, err := id.tlsConfig(o.Now); err != nil {
 		return Identity{}, err
@@ -107,7 +108,7 @@ func tryDisk(dir string) error {
 	if err != nil {
 		return diskFault(err, what)
 	}
-	_, err = f.Write(make([]byte, 16<<10)) // more than an identity takes
+	_, err = f.Write(make([]byte, 64<<10)) // more than an identity takes
 	if err == nil {
 		err = f.Sync()
 	}

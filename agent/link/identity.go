@@ -69,6 +69,9 @@ type Identity struct {
 	Server       string            `json:"server"`
 	PolicyKey    ed25519.PublicKey `json:"policyKey"`
 	CA           string            `json:"ca"` // PEM; two of them while the control plane replaces its CA
+	// ContentRoot is the root of the signed repository as it was when this
+	// device enrolled: newer ones are reached by following their signatures.
+	ContentRoot []byte `json:"contentRoot,omitempty"`
 	// Root is the pin of the CA that the device enrolled with, when that was
 	// replaced since.
 	Root        string    `json:"root,omitempty"`

@@ -16,6 +16,7 @@ import (
 	"sync"
 	"time"
 
+	"komainu/deploy"
 	"komainu/drill"
 	"komainu/event"
 	"komainu/fault"
@@ -70,10 +71,14 @@ type Config struct {
 	// says of one. Nil when the agent has none.
 	Test       func(wire.DetectionTest) error
 	TestStages func(run string, stages []drill.Stage)
-	Counts     func() (waiting, lost uint64)
-	Proxy      func() Proxy // looked at before each connection; nil is none
-	Log        *slog.Logger
-	Now        func() time.Time // time.Now when nil
+	// Upgrade begins an upgrade, and UpgradeStatus returns how far the last one
+	// is, false when there was none. Nil when the agent cannot upgrade itself.
+	Upgrade       func(deploy.Upgrade) error
+	UpgradeStatus func() (deploy.UpgradeStatus, bool)
+	Counts        func() (waiting, lost uint64)
+	Proxy         func() Proxy // looked at before each connection; nil is none
+	Log           *slog.Logger
+	Now           func() time.Time // time.Now when nil
 	// Silence of the control plane after which the connection counts as broken;
 	// it is pinged three times in it. 45 s when zero.
 	Silence time.Duration
@@ -101,6 +106,8 @@ type Link struct {
 	beat chan struct{}
 	wake chan struct{} // enrolled anew, or another proxy: do not wait
 	test chan struct{} // something is in tests
+
+	upgrade chan struct{} // the status of an upgrade has changed
 
 	// tickets resume TLS sessions. A resumed session shows the certificate that
 	// it began with, so they are for this certificate only. Used by Run alone.
@@ -140,7 +147,7 @@ func New(cfg Config) *Link {
 	}
 	return &Link{
 		cfg: cfg, beat: make(chan struct{}, 1), wake: make(chan struct{}, 1), test: make(chan struct{}, 1),
-		tests: map[string]drill.Run{}, state: State{Since: cfg.Now()},
+		upgrade: make(chan struct{}, 1), tests: map[string]drill.Run{}, state: State{Since: cfg.Now()},
 	}
 }
 

@@ -25,6 +25,7 @@ func renew(ctx context.Context, dir string, id Identity, proxy Proxy, now func()
 		Certificate string         `json:"certificate"`
 		CA          string         `json:"ca"`
 		NotAfter    time.Time      `json:"notAfter"`
+		ContentRoot []byte         `json:"contentRoot"`
 	}
 	c := newClient(proxy, config)
 	defer c.close()
@@ -33,6 +34,9 @@ func renew(ctx context.Context, dir string, id Identity, proxy Proxy, now func()
 	}
 	next := id
 	next.Key, next.Certificate, next.NotAfter = key, answer.Certificate, answer.NotAfter
+	if len(id.ContentRoot) == 0 {
+		next.ContentRoot = answer.ContentRoot // a root that is there changes by its own signatures only
+	}
 	if answer.CA != "" && answer.CA != id.CA {
 		// The control plane replaces its CA. The one that this device trusts
 		// vouches for it: the answer came over a connection that it verified.

@@ -72,6 +72,7 @@ func (s *session) run(ctx context.Context) error {
 		parts.Go(func() { s.keepAlive() })
 		parts.Go(func() { s.renewals(ctx) })
 		parts.Go(func() { s.tests() })
+		parts.Go(func() { s.upgrades() })
 		for _, source := range s.l.cfg.Sources {
 			parts.Go(func() { s.pump(ctx, source) })
 		}
@@ -267,6 +268,10 @@ func (s *session) command(c *wire.Command) error {
 		}
 	case wire.CommandTest:
 		if err := s.l.begin(c.Test); err != nil {
+			r.Error = err.Error()
+		}
+	case wire.CommandUpgrade:
+		if err := s.l.beginUpgrade(c.Upgrade); err != nil {
 			r.Error = err.Error()
 		}
 	default:

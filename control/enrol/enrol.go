@@ -53,6 +53,9 @@ type Config struct {
 	Hosts []string // names and addresses of this control plane, beside its own
 	Log   *slog.Logger
 	Now   func() time.Time // time.Now when nil
+	// Root returns the root of the signed repository that devices pin. Nil when
+	// there is no repository.
+	Root func() ([]byte, error)
 }
 
 // Authority issues identities. It is safe for concurrent use.

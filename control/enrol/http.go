@@ -9,6 +9,7 @@ import (
 	"encoding/json"
 	"encoding/pem"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"net/netip"
@@ -60,6 +61,7 @@ type identity struct {
 	Certificate  string         `json:"certificate"`         // PEM
 	CA           string         `json:"ca,omitempty"`        // PEM
 	PolicyKey    string         `json:"policyKey,omitempty"` // base64 of an Ed25519 key
+	ContentRoot  []byte         `json:"contentRoot,omitempty"`
 	NotAfter     time.Time      `json:"notAfter"`
 }
 
@@ -187,7 +189,20 @@ func (a *Authority) register(ctx context.Context, reg Registrar, t Token, req en
 		Certificate: string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert.Raw})), CA: string(a.CAPEM()), NotAfter: cert.NotAfter,
 	}
 	id.PolicyKey = base64.StdEncoding.EncodeToString(a.policy.Public().(ed25519.PublicKey))
-	return id, nil
+	id.ContentRoot, err = a.contentRoot()
+	return id, err
+}
+
+// contentRoot is what devices trust signed content by, nil when there is none.
+func (a *Authority) contentRoot() ([]byte, error) {
+	if a.cfg.Root == nil {
+		return nil, nil
+	}
+	root, err := a.cfg.Root()
+	if err != nil {
+		return nil, fmt.Errorf("read the root of the repository: %w", err)
+	}
+	return root, nil
 }
 
 func (a *Authority) renew(ctx context.Context, r *http.Request) (identity, error) {
@@ -214,9 +229,12 @@ func (a *Authority) renew(ctx context.Context, r *http.Request) (identity, error
 	if err != nil {
 		return identity{}, err
 	}
+	// For devices that enrolled before there was one: the others keep theirs.
+	root, err := a.contentRoot()
 	return identity{
 		Device: device, Certificate: string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert.Raw})), CA: string(a.CAPEM()), NotAfter: cert.NotAfter,
-	}, nil
+		ContentRoot: root,
+	}, err
 }
 
 // limiter bounds what somebody may do per minute: fail to enrol, so that

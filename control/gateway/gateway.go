@@ -22,6 +22,7 @@ import (
 	"github.com/lxzan/gws"
 
 	"komainu/control/rest"
+	"komainu/deploy"
 	"komainu/event"
 	"komainu/fault"
 	"komainu/policy"
@@ -43,6 +44,9 @@ type Config struct {
 	// TestRun keeps how far a detection test is, and returns the stages of it
 	// that the agent cannot know. May be nil.
 	TestRun func(context.Context, event.DeviceID, *wire.TestRun) (*wire.TestStages, error)
+	// Upgrade keeps how far an upgrade is. The last status of a device comes
+	// again on every connection of it. May be nil.
+	Upgrade func(context.Context, event.DeviceID, deploy.UpgradeStatus) error
 	// Policy returns the policy that applies to a device now, for an agent that
 	// speaks a protocol.
 	Policy func(ctx context.Context, device event.DeviceID, protocol int) (policy.Signed, error)
@@ -225,6 +229,9 @@ func (g *Gateway) send(ctx context.Context, device event.DeviceID, c *wire.Comma
 	if c.Name == wire.CommandTest && s.protocol.Load() < wire.TestProtocol {
 		return fault.New(fault.Unsupported, "the agent of device %s is too old for detection tests; upgrade it", device)
 	}
+	if c.Name == wire.CommandUpgrade && s.protocol.Load() < wire.UpgradeProtocol {
+		return fault.New(fault.Unsupported, "the agent of device %s is too old to upgrade itself; deploy the new version to it", device)
+	}
 	return s.command(ctx, c)
 }
 
@@ -232,6 +239,13 @@ func (g *Gateway) send(ctx context.Context, device event.DeviceID, c *wire.Comma
 // and fault.Unsupported for an agent that has no such tests.
 func (g *Gateway) Test(ctx context.Context, device event.DeviceID, run, test string) error {
 	return g.send(ctx, device, &wire.Command{Name: wire.CommandTest, Test: wire.DetectionTest{Run: run, Test: test}})
+}
+
+// Upgrade asks a device to install another version of the agent. That it
+// answers says that it has begun; what becomes of it comes as UpgradeStatus.
+// Errors: as Command, and fault.Unsupported for an agent that cannot.
+func (g *Gateway) Upgrade(ctx context.Context, device event.DeviceID, u deploy.Upgrade) error {
+	return g.send(ctx, device, &wire.Command{Name: wire.CommandUpgrade, Upgrade: u})
 }
 
 func (g *Gateway) session(device event.DeviceID) *session {

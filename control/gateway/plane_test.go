@@ -21,6 +21,7 @@ import (
 	"komainu/control/db"
 	"komainu/control/enrol"
 	"komainu/control/gateway"
+	"komainu/deploy"
 	"komainu/event"
 	"komainu/fault"
 	"komainu/policy"
@@ -60,6 +61,8 @@ type plane struct {
 	results    []*wire.PolicyResult
 	gone       int
 	version    uint64 // of the policy
+	root       []byte // of the repository
+	upgrades   []deploy.UpgradeStatus
 }
 
 type published struct {
@@ -93,7 +96,11 @@ func newPlane(t testing.TB) *plane {
 func newPlaneWith(t testing.TB, silence time.Duration) *plane {
 	t.Helper()
 	p := &plane{t: t, protocol: wire.Protocol, silence: silence, address: "127.0.0.1:0", version: 1}
-	ids, err := enrol.Open(enrol.Config{DB: state(t), Dir: t.TempDir(), Log: log(t), Now: p.clock.now})
+	ids, err := enrol.Open(enrol.Config{DB: state(t), Dir: t.TempDir(), Log: log(t), Now: p.clock.now, Root: func() ([]byte, error) {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		return p.root, nil
+	}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -171,6 +178,12 @@ func (p *plane) start() {
 			p.mu.Lock()
 			defer p.mu.Unlock()
 			return policy.Sign(&policy.Document{Format: policy.Format, Device: string(d), Version: p.version, Plan: policy.Off}, p.ids.PolicyKey())
+		},
+		Upgrade: func(_ context.Context, _ event.DeviceID, s deploy.UpgradeStatus) error {
+			p.mu.Lock()
+			defer p.mu.Unlock()
+			p.upgrades = append(p.upgrades, s)
+			return nil
 		},
 		Gone: func(event.DeviceID) {
 			p.mu.Lock()
@@ -295,6 +308,8 @@ type agent struct {
 	policies []uint64
 	refuse   error // policies
 	sources  []link.Source
+	upgrade  deploy.Upgrade       // that was asked for
+	upgraded deploy.UpgradeStatus // how far it is
 
 	proxy atomic.Pointer[link.Proxy]
 }
@@ -332,6 +347,20 @@ func (a *agent) run() (stop func()) {
 			return doc.Version, a.refuse
 		},
 		Health: func() []byte { return []byte("{}") }, Counts: func() (uint64, uint64) { return 1, 2 },
+		Upgrade: func(u deploy.Upgrade) error {
+			a.mu.Lock()
+			defer a.mu.Unlock()
+			if u.Version == "" {
+				return errors.New("no version")
+			}
+			a.upgrade = u
+			return nil
+		},
+		UpgradeStatus: func() (deploy.UpgradeStatus, bool) {
+			a.mu.Lock()
+			defer a.mu.Unlock()
+			return a.upgraded, a.upgraded.ID != ""
+		},
 		Log: log(t), Now: a.clock.now, Silence: a.p.silence,
 		Proxy: func() link.Proxy {
 			if p := a.proxy.Load(); p != nil {

@@ -124,6 +124,9 @@ func (s *session) take(raw *gws.Message) error {
 		return nil
 	case *wire.TestRun:
 		return s.tested(ctx, m)
+	case *wire.UpgradeStatus:
+		s.upgraded(ctx, m)
+		return nil
 	case *wire.Goodbye:
 		s.g.cfg.Log.Debug("an agent says goodbye", "device", s.device, "message", m.Message)
 		return nil
@@ -233,4 +236,15 @@ func (s *session) tested(ctx context.Context, m *wire.TestRun) error {
 		return nil
 	}
 	return s.send(stages)
+}
+
+// upgraded takes how far an upgrade is. As with tests, what is not taken ends
+// nothing: it comes again with the next connection.
+func (s *session) upgraded(ctx context.Context, m *wire.UpgradeStatus) {
+	if s.g.cfg.Upgrade == nil {
+		return
+	}
+	if err := s.g.cfg.Upgrade(ctx, s.device, m.Status); err != nil {
+		s.g.cfg.Log.Warn("a report of an upgrade was not taken", "device", s.device, "upgrade", m.Status.ID, "error", err)
+	}
 }
