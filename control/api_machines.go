@@ -2,13 +2,10 @@ package control
 
 import (
 	"context"
-	"errors"
-	"net/http"
 	"time"
 
 	"komainu/control/access"
 	"komainu/control/connector"
-	"komainu/control/content"
 	"komainu/control/machine"
 	"komainu/control/onboard"
 	"komainu/control/rest"
@@ -43,9 +40,6 @@ func (a *api) machineRoutes() []rest.Route {
 		rest.JSON("POST /api/v1/connectors/{id}/sync", access.ManageDevices, "Take the inventory of a connector over now", a.syncConnector),
 		rest.JSON("GET /api/v1/connectors/{id}/host-keys", access.ReadPlans, "List the pinned keys of hosts, those that have changed first", a.listHostKeys),
 		rest.Empty("POST /api/v1/connectors/{id}/host-keys/accept", access.ManagePlans, "Pin the key that a host offers now in the place of the one that it had", a.acceptHostKey),
-
-		rest.JSON("GET /api/v1/repository", access.ReadPlans, "The signed repository: its packages, and how long its signatures last", a.repository),
-		rest.Plain("GET /repository/", rest.Public, "The signed repository of packages (The Update Framework)", "application/octet-stream", a.serveRepository),
 	}
 }
 
@@ -414,18 +408,4 @@ func (a *api) acceptHostKey(ctx context.Context, in *acceptHostKeyInput) error {
 		return err
 	}
 	return a.known.engine.Retry(ctx, in.ID)
-}
-
-func (a *api) repository(context.Context, *struct{}) (content.Status, error) {
-	if a.known.repository == nil {
-		return content.Status{}, errors.New("the repository is not open")
-	}
-	return a.known.repository.Status(), nil
-}
-
-func (a *api) serveRepository(w http.ResponseWriter, r *http.Request) {
-	missing := func(w http.ResponseWriter, r *http.Request) {
-		a.refuse(w, fault.New(fault.NotFound, "the repository has no file %s", r.URL.Path))
-	}
-	a.known.repository.Handler("/repository/", missing).ServeHTTP(w, r)
 }

@@ -116,7 +116,7 @@ func newBench(t *testing.T) *bench {
 	cfg.State, cfg.Content.Packages = t.TempDir(), t.TempDir()
 	must(known.open(t.Context(), cfg, neighbours{
 		state: state, trail: trail, plans: plans, devices: devices, rules: rules, ids: ids, tests: b.api.tests, pushes: pushes, changes: changes,
-		address: b.api.address, log: log,
+		address: b.api.address, log: log, organization: org.ID,
 	}))
 	t.Cleanup(func() { known.close() })
 	b.api.known = known

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -135,7 +136,15 @@ func (b *bench) things() things {
 	way := want[connector.Connector](b, 200, "POST", "/environments/"+b.env+"/connectors", `{"name":"ours","kind":"ssh","ssh":{"hosts":"192.0.2.1","user":"root","sudo":"none","credential":"push","hostKeys":"first_use"}}`)
 	machines := want[rest.List[machine.View]](b, 200, "GET", "/machines?connector="+way.ID, "")
 	notice := want[notify.Notification](b, 200, "POST", "/notifications", `{"name":"ours","kind":"syslog","target":{"host":"192.0.2.1","protocol":"udp"}}`)
+	pack := filepath.Join(b.t.TempDir(), "komainu-agent_1.2.3_amd64.deb")
+	if err := os.WriteFile(pack, []byte("!<arch>\n"), 0o600); err != nil {
+		b.t.Fatal(err)
+	}
+	if _, err := b.api.known.repository.Add(pack); err != nil {
+		b.t.Fatal(err)
+	}
 	return things{
+		"/api/v1/repository/packages/": "1.2.3",
 		"/api/v1/notifications/": notice.ID, "/api/v1/connectors/": way.ID, "/api/v1/machines/": machines.Items[0].ID,
 		"/api/v1/policies/": rule.ID, "/api/v1/device-groups/": group.ID,
 		"/api/v1/users/": user.ID, "/api/v1/tokens/": token.ID, "/api/v1/environments/": b.env, "/api/v1/devices/": string(id), "{token}": join.ID,

@@ -9,12 +9,14 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"time"
 
 	"github.com/uptrace/bun"
 	"go.yaml.in/yaml/v3"
 
+	"komainu/control/audit"
 	"komainu/control/backup"
 	"komainu/control/db"
 	"komainu/control/enrol"
@@ -30,6 +32,7 @@ const (
 	queueFolder  = "queue"
 
 	repositoryFolder = "repository"
+	contentKeys      = "content" // below the keys: those of the repository
 	queueDump        = "queue.messages"
 	configEntry      = "config.yaml"
 	snapshotGlob     = "snapshot-*.db"
@@ -43,6 +46,7 @@ type whole struct {
 	state   *bun.DB
 	ids     *enrol.Authority
 	events  *events
+	depot   *depot
 	log     *slog.Logger
 
 	one sync.Mutex // backup at a time
@@ -93,8 +97,20 @@ func (w *whole) save(ctx context.Context, out io.Writer) error {
 	if err := w.saveState(ctx, b, m.Counts); err != nil {
 		return err
 	}
+	// The keys of the repository belong to its metadata and are read with it.
+	below := func(folder string) func(string, func(io.Writer) error) error {
+		return func(name string, fill func(io.Writer) error) error { return b.File(folder+"/"+name, fill) }
+	}
+	if err := w.depot.content.Save(below(repositoryFolder), below(keysFolder+"/"+contentKeys)); err != nil {
+		return err
+	}
+	m.Counts["packages"] = int64(len(w.depot.content.List()))
 	err = w.ids.Keys(func(name string, content []byte) error {
-		return b.File(keysFolder+"/"+filepath.ToSlash(name), writes(content))
+		name = filepath.ToSlash(name)
+		if strings.HasPrefix(name, contentKeys+"/") {
+			return nil
+		}
+		return b.File(keysFolder+"/"+name, writes(content))
 	})
 	if err != nil {
 		return err
@@ -257,7 +273,7 @@ func (nothing) Close() error                { return nil }
 // backupTo writes a backup of the control plane that runs, or of what one has
 // left.
 func backupTo(ctx context.Context, cfg Config, env Env, out io.Writer) error {
-	body, err := askHost(ctx, cfg.State, http.MethodGet, "/backup", nil)
+	body, err := askHost(ctx, cfg.State, http.MethodGet, "/backup", nil, nil)
 	switch {
 	case err == nil:
 		defer body.Close()
@@ -296,5 +312,10 @@ func withStopped(ctx context.Context, cfg Config, env Env, f func(*whole) error)
 		return err
 	}
 	defer func() { err = errors.Join(err, events.Close()) }()
-	return f(&whole{cfg: cfg, version: env.Version, state: state, ids: ids, events: events, log: log})
+	repository, err := openRepository(cfg, log)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, repository.Close()) }()
+	return f(&whole{cfg: cfg, version: env.Version, state: state, ids: ids, events: events, depot: &depot{content: repository, record: audit.New(state, time.Now).Record, state: state}, log: log})
 }

@@ -167,7 +167,7 @@ func Run(ctx context.Context, cfg Config, env Env) (err error) {
 	agents = gateway.New(gatewayConfig(ids, rules, devices, events.queue, tests, part(log, "gateway")))
 	err = known.open(ctx, cfg, neighbours{
 		state: state, trail: trail, plans: plans, devices: devices, rules: rules, ids: ids, tests: tests, pushes: pushes, changes: changes,
-		address: cfg.url(listener.Addr()), log: log,
+		address: cfg.url(listener.Addr()), log: log, organization: organization.ID,
 	})
 	if err != nil {
 		return err
@@ -192,7 +192,7 @@ func Run(ctx context.Context, cfg Config, env Env) (err error) {
 	packages := known.repository.Handler(agentRepository, http.NotFound)
 	entry := newDoor(listener, ids.TLSConfig(), part(log, "door"), split(enrolment, agents, packages, browsers), split(enrolment, agents, packages, http.NotFoundHandler()))
 
-	all := &whole{cfg: cfg, version: env.Version, state: state, ids: ids, events: events, log: part(log, "host")}
+	all := &whole{cfg: cfg, version: env.Version, state: state, ids: ids, events: events, depot: known.depot, log: part(log, "host")}
 	commands, err := listenHost(ctx, cfg.State, all.hostCommands(level, trail.Record), all.log)
 	if err != nil {
 		return err

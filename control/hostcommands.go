@@ -34,7 +34,7 @@ func (w *whole) hostCommands(level *slog.LevelVar, record access.Recorder) http.
 		})
 	}
 	changed := func(ctx context.Context, action, target string) error {
-		return record(access.WithActor(ctx, access.Actor{Kind: access.System, Name: "host"}), w.state, access.Change{Action: action, Target: target})
+		return record(asHost(ctx), w.state, access.Change{Action: action, Target: target})
 	}
 	mux.HandleFunc("GET /backup", func(rw http.ResponseWriter, r *http.Request) {
 		// It holds every key: who took one, and when, is worth knowing.
@@ -44,6 +44,7 @@ func (w *whole) hostCommands(level *slog.LevelVar, record access.Recorder) http.
 		}
 		w.serveBackup(rw, r)
 	})
+	w.contentCommands(mux, answer)
 	answer("GET /alive", func(context.Context, url.Values) (any, error) { return struct{}{}, nil })
 	answer("GET /ca", func(ctx context.Context, _ url.Values) (any, error) { return w.ids.Rotation(ctx) })
 	answer("POST /ca/rotate", func(ctx context.Context, _ url.Values) (any, error) {
@@ -72,10 +73,15 @@ func (w *whole) hostCommands(level *slog.LevelVar, record access.Recorder) http.
 	return mux
 }
 
+// asHost says that somebody on the host does it.
+func asHost(ctx context.Context) context.Context {
+	return access.WithActor(ctx, access.Actor{Kind: access.System, Name: "host"})
+}
+
 // askAlive asks a control plane whether it answers. The way leads through the
 // state folder, where no flood of connections can keep it from answering.
 func askAlive(ctx context.Context, dir string) error {
-	body, err := askHost(ctx, dir, http.MethodGet, "/alive", nil)
+	body, err := askHost(ctx, dir, http.MethodGet, "/alive", nil, nil)
 	if err != nil {
 		return err
 	}
@@ -90,7 +96,7 @@ func rotateCA(ctx context.Context, cfg Config, env Env, command string) error {
 		method, path = http.MethodGet, "/ca"
 	}
 	var r enrol.Rotation
-	body, err := askHost(ctx, cfg.State, method, path, nil)
+	body, err := askHost(ctx, cfg.State, method, path, nil, nil)
 	switch {
 	case err == nil:
 		defer body.Close()
@@ -126,7 +132,7 @@ func rotateCA(ctx context.Context, cfg Config, env Env, command string) error {
 
 // setLogLevel changes how loud the control plane is that runs.
 func setLogLevel(ctx context.Context, cfg Config, env Env, level string) error {
-	body, err := askHost(ctx, cfg.State, http.MethodPut, "/log", url.Values{"level": {level}})
+	body, err := askHost(ctx, cfg.State, http.MethodPut, "/log", url.Values{"level": {level}}, nil)
 	if err != nil {
 		return err
 	}

@@ -87,9 +87,9 @@ func (h *host) close() error {
 // errNotRunning says that nobody listens.
 var errNotRunning = fault.New(fault.Unavailable, "no control plane runs on this state folder")
 
-// askHost sends a command to the control plane that runs on a state folder and
-// returns the answer's body. Errors: errNotRunning, and what it answers.
-func askHost(ctx context.Context, dir, method, path string, query url.Values) (io.ReadCloser, error) {
+// askHost sends a command, with what it needs in content, to the control plane
+// that runs on a state folder and returns the answer's body. Errors: errNotRunning, and what it answers.
+func askHost(ctx context.Context, dir, method, path string, query url.Values, content io.Reader) (io.ReadCloser, error) {
 	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		path, release, err := socketPath(dir)
 		if err != nil {
@@ -99,7 +99,10 @@ func askHost(ctx context.Context, dir, method, path string, query url.Values) (i
 		var d net.Dialer
 		return d.DialContext(ctx, "unix", path)
 	}}}
-	req, err := http.NewRequestWithContext(ctx, method, "http://control"+path+"?"+query.Encode(), nil)
+	if content != nil {
+		content = struct{ io.Reader }{content} // is not closed when nobody listens
+	}
+	req, err := http.NewRequestWithContext(ctx, method, "http://control"+path+"?"+query.Encode(), content)
 	if err != nil {
 		return nil, err
 	}

@@ -32,6 +32,12 @@ const usage = `usage: komainu-control COMMAND [flags]
   restore        bring a backup back into an empty state folder
   ca status      say which CA is in use and how far its replacement is
   ca rotate      replace the CA; devices follow by themselves
+  content list   list the packages in the signed repository
+  content add FILE…       add packages; works while the control plane runs, as all of content do
+  content remove VERSION  take a version out of the repository
+  content export DIR      copy the repository to a folder, a mirror or a medium
+  content import DIR      add what another repository offers, or plain packages with SHA256SUMS
+  content rotate          replace the keys that sign the repository; agents follow by themselves
   migrate        bring the state up to this version without starting, while the control plane is stopped
   log level      change how loud the control plane is that runs: --to debug, info, warn or error
   config check   say what is wrong with the configuration
@@ -57,6 +63,11 @@ Flags of backup and restore:
 Flags of migrate:
   --check          only say what would be done, and which copies of the state there are
   --rollback       go back to the copy from before the last upgrade
+Flags of content import:
+  --root FILE      the root of the other repository that is trusted, like its metadata/1.root.json
+Flags of content rotate:
+  --root-key-out FILE  write the new root key to this file and do not keep it here
+  --root-key FILE      the root key that was written by --root-key-out before
 Flags of ca rotate:
   --finish         drop the old CA now; devices that have not renewed have to enrol again
 `
@@ -88,7 +99,7 @@ func (r *repeated) Set(s string) error { *r = append(*r, s); return nil }
 
 func command(ctx context.Context, args []string, env Env) error {
 	name, rest := "", args
-	for len(rest) > 0 && !strings.HasPrefix(rest[0], "-") {
+	for len(rest) > 0 && !strings.HasPrefix(rest[0], "-") && !takesArguments(name) {
 		name, rest = strings.TrimSpace(name+" "+rest[0]), rest[1:]
 	}
 	flags := flag.NewFlagSet(name, flag.ContinueOnError)
@@ -111,13 +122,22 @@ func command(ctx context.Context, args []string, env Env) error {
 	var recipients repeated
 	flags.Var(&recipients, "recipient", "")
 	flags.Var(&hostnames, "hostname", "")
+	trusted := flags.String("root", "", "")
+	rootKey := flags.String("root-key", "", "")
+	rootKeyOut := flags.String("root-key-out", "", "")
+	var operands []string
+	for takesArguments(name) && len(rest) > 0 && !strings.HasPrefix(rest[0], "-") {
+		operands, rest = append(operands, rest[0]), rest[1:]
+	}
 	if err := flags.Parse(rest); err != nil {
 		if errors.Is(err, flag.ErrHelp) {
 			return err
 		}
 		return fault.New(fault.Invalid, "%w; komainu-control --help lists the flags", err)
 	}
-	if flags.NArg() > 0 {
+	if takesArguments(name) {
+		operands = append(operands, flags.Args()...)
+	} else if flags.NArg() > 0 {
 		return fault.New(fault.Invalid, "%q comes after the flags; komainu-control --help shows the order", flags.Arg(0))
 	}
 	cfg := DefaultConfig()
@@ -173,6 +193,18 @@ func command(ctx context.Context, args []string, env Env) error {
 			return rotateCA(ctx, cfg, env, "finish")
 		}
 		return rotateCA(ctx, cfg, env, "rotate")
+	case "content list":
+		return listContent(ctx, cfg, env)
+	case "content add":
+		return addContent(ctx, cfg, env, operands)
+	case "content remove":
+		return removeContent(ctx, cfg, env, operands)
+	case "content export":
+		return exportContent(cfg, env, operands)
+	case "content import":
+		return importContent(ctx, cfg, env, operands, *trusted)
+	case "content rotate":
+		return rotateContent(ctx, cfg, env, *rootKey, *rootKeyOut)
 	case "migrate":
 		return migrateState(ctx, cfg, env, *check, *rollback)
 	case "log level":
@@ -213,6 +245,16 @@ func command(ctx context.Context, args []string, env Env) error {
 	default:
 		return fault.New(fault.Invalid, "there is no command %q; komainu-control --help lists them", name)
 	}
+}
+
+// takesArguments reports whether a command is followed by names of files and
+// the like.
+func takesArguments(command string) bool {
+	switch command {
+	case "content add", "content remove", "content export", "content import":
+		return true
+	}
+	return false
 }
 
 // resetAdmin is for someone on the host: who can write the state may

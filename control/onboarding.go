@@ -32,6 +32,7 @@ type onboarding struct {
 	machines   *machine.Registry
 	connectors *connector.Connectors
 	repository *content.Repository
+	depot      *depot
 	engine     *onboard.Engine
 }
 
@@ -90,6 +91,8 @@ type neighbours struct {
 	changes *hub
 	address string // URL of the control plane
 	log     *slog.Logger
+
+	organization string // of the installation
 }
 
 // open opens the rest, and adopts devices that enrolled before there were
@@ -105,15 +108,8 @@ func (o *onboarding) open(ctx context.Context, cfg Config, n neighbours) (err er
 	if err != nil {
 		return err
 	}
-	o.repository, err = content.Open(content.Config{Dir: filepath.Join(cfg.State, repositoryFolder), Keys: filepath.Join(cfg.State, keysFolder), Log: part(n.log, "content")})
-	if err != nil {
+	if err := o.openDepot(cfg, n); err != nil {
 		return err
-	}
-	if added, err := o.repository.Fill(cfg.Content.Packages); err != nil {
-		// A damaged folder of packages must not keep the control plane down.
-		n.log.Error("the repository could not be filled", "folder", cfg.Content.Packages, "error", err)
-	} else if len(added) > 0 {
-		n.log.Info("packages were added to the repository", "packages", len(added), "version", added[0].Version)
 	}
 	engine, err := onboard.Open(ctx, o.engineConfig(n, server))
 	if err != nil {

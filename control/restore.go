@@ -181,6 +181,14 @@ func try(ctx context.Context, cfg *Config, env Env, staging, configFile string, 
 	if n, err := events.store.Count(ctx); err != nil || n < m.Counts["events"] {
 		return errors.Join(err, fault.New(fault.Invalid, "the event store in the backup holds %d events, its manifest says %d", n, m.Counts["events"]))
 	}
+	repository, err := openRepository(trial, log)
+	if err != nil {
+		return fmt.Errorf("the repository in the backup: %w", err)
+	}
+	defer func() { err = errors.Join(err, repository.Close()) }()
+	if n := len(repository.List()); int64(n) < m.Counts["packages"] {
+		return fault.New(fault.Invalid, "the repository in the backup holds %d packages, its manifest says %d", n, m.Counts["packages"])
+	}
 	dump, err := os.Open(filepath.Join(staging, queueDump))
 	if err != nil {
 		return err

@@ -69,6 +69,7 @@ func (a *api) routes() []rest.Route {
 	}
 	routes = append(routes, a.policyRoutes()...)
 	routes = append(routes, a.machineRoutes()...)
+	routes = append(routes, a.repositoryRoutes()...)
 	for _, f := range downloads.Files() {
 		routes = append(routes, rest.Plain("GET /downloads/"+f.Name, rest.Public, f.About, f.Media, f.ServeHTTP))
 	}

@@ -23,6 +23,7 @@ const (
 	topicMachine  = "machine"
 	topicWay      = "connector"
 	topicOnboard  = "onboarding"
+	topicUpgrade  = "upgrade"
 )
 
 type change struct{ topic, id string }

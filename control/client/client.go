@@ -132,10 +132,15 @@ func (c *Client) do(ctx context.Context, method, path string, query url.Values, 
 	if body != nil {
 		r.Header.Set("Content-Type", "application/json")
 	}
+	return c.send(c.http, r)
+}
+
+// send sends a request with our credentials and returns the answer.
+func (c *Client) send(via *http.Client, r *http.Request) ([]byte, error) {
 	if c.token != "" {
 		r.Header.Set("Authorization", "Bearer "+c.token)
 	}
-	answer, err := c.http.Do(r)
+	answer, err := via.Do(r)
 	if err != nil {
 		return nil, unreachable(err, c.base.Host)
 	}

@@ -4,6 +4,10 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"encoding/json"
+	"io"
+	"net/http"
+	"net/url"
 	"path"
 	"time"
 
@@ -26,6 +30,7 @@ type Package struct {
 type RoleStatus struct {
 	Version int64     `json:"version"`
 	Expires time.Time `json:"expires"`
+	Offline bool      `json:"offline"`
 }
 
 // Repository is the state of the signed repository; its packages are sorted,
@@ -42,6 +47,48 @@ type Repository struct {
 // Repository returns what is in the signed repository.
 func (c *Client) Repository(ctx context.Context) (Repository, error) {
 	return call[Repository](ctx, c, "GET", "/repository", nil, nil)
+}
+
+// AddPackage adds the file of a package, which it reads twice. It returns
+// whether the repository did not have it yet.
+func (c *Client) AddPackage(ctx context.Context, name string, file io.ReadSeeker) (bool, error) {
+	sum := sha256.New()
+	if _, err := io.Copy(sum, file); err != nil {
+		return false, err
+	}
+	if _, err := file.Seek(0, io.SeekStart); err != nil {
+		return false, err
+	}
+	u := *c.base
+	u.Path, u.RawQuery = "/api/v1/repository/packages", url.Values{"name": {name}, "sha256": {hex.EncodeToString(sum.Sum(nil))}}.Encode()
+	r, err := http.NewRequestWithContext(ctx, http.MethodPost, u.String(), struct{ io.Reader }{file})
+	if err != nil {
+		return false, err
+	}
+	r.Header.Set("Content-Type", "application/octet-stream")
+	slow := *c.http
+	slow.Timeout = uploadTimeout
+	text, err := c.send(&slow, r)
+	if err != nil {
+		return false, err
+	}
+	var answer struct{ Added int }
+	return answer.Added > 0, json.Unmarshal(text, &answer)
+}
+
+// uploadTimeout is how long a package may take on its way.
+const uploadTimeout = 15 * time.Minute
+
+// RemovePackages takes a version out of the repository and returns how many
+// packages that were.
+func (c *Client) RemovePackages(ctx context.Context, version string) (int, error) {
+	answer, err := call[struct{ Removed int }](ctx, c, "DELETE", "/repository/packages/"+version, nil, nil)
+	return answer.Removed, err
+}
+
+// RotateRepository replaces the keys that sign the repository.
+func (c *Client) RotateRepository(ctx context.Context) (Repository, error) {
+	return call[Repository](ctx, c, "POST", "/repository/rotate", nil, nil)
 }
 
 // Download returns the content of a package, which has the hash that the API

@@ -3,6 +3,7 @@ package rest
 import (
 	"context"
 	"fmt"
+	"io"
 	"log/slog"
 	"net/http"
 	"runtime/debug"
@@ -17,7 +18,10 @@ const MaxBody = 1 << 20
 // else. Styles may be inline because its component library inserts rules.
 const csp = "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; object-src 'none'; frame-ancestors 'none'; base-uri 'self'; form-action 'self'"
 
-type requestKey struct{}
+type (
+	requestKey struct{}
+	bodyKey    struct{}
+)
 
 // RequestID returns the id of the request that ctx belongs to, which answers
 // carry as X-Request-Id.
@@ -45,11 +49,13 @@ func Guard(log *slog.Logger, next http.Handler, observe func(pattern string, sta
 		if strings.HasPrefix(r.URL.Path, "/api/") {
 			h.Set("Cache-Control", "no-store")
 		}
+		ctx := context.WithValue(r.Context(), requestKey{}, id)
 		if r.Body != nil {
+			ctx = context.WithValue(ctx, bodyKey{}, r.Body)
 			r.Body = http.MaxBytesReader(w, r.Body, MaxBody)
 		}
 		rec := &recorder{ResponseWriter: w}
-		r = r.WithContext(context.WithValue(r.Context(), requestKey{}, id))
+		r = r.WithContext(ctx)
 		defer func() {
 			v := recover()
 			if v == http.ErrAbortHandler {
@@ -69,6 +75,17 @@ func Guard(log *slog.Logger, next http.Handler, observe func(pattern string, sta
 		}()
 		next.ServeHTTP(rec, r)
 	})
+}
+
+// LargeBody returns the body of a request for a route that takes more than
+// MaxBody, bounded by limit. It is for Plain routes that do not keep it in
+// memory, after their gate.
+func LargeBody(w http.ResponseWriter, r *http.Request, limit int64) io.ReadCloser {
+	body, ok := r.Context().Value(bodyKey{}).(io.ReadCloser)
+	if !ok {
+		body = r.Body
+	}
+	return http.MaxBytesReader(w, body, limit)
 }
 
 // recorder remembers the status of an answer.
