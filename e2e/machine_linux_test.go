@@ -172,20 +172,14 @@ func (m *machine) eventually(what string, f func() bool) {
 	}
 }
 
-// bring copies a file into the machine and returns its name there.
-func (m *machine) bring(file string) string {
+// install installs a package that is not in the machine yet.
+func (m *machine) install(file string) string {
 	m.t.Helper()
 	text, err := os.ReadFile(file)
 	m.must(err)
 	inside := filepath.Join("/var/cache", filepath.Base(file))
 	m.must(os.WriteFile(filepath.Join(m.root, inside), text, 0o644))
-	return inside
-}
-
-// install installs a package that is not in the machine yet.
-func (m *machine) install(file string) string {
-	m.t.Helper()
-	return m.run("dpkg", "--install", m.bring(file))
+	return m.run("dpkg", "--install", inside)
 }
 
 // state is what systemd says of a service.
