@@ -2,6 +2,7 @@ package control_test
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -30,20 +31,21 @@ type plane struct {
 	url, password string
 	state         string
 	stop          func() int
+	said          bytes.Buffer // its log; to be read when it has stopped
 }
 
 // start runs the command and waits until it says that it is ready.
 func start(t *testing.T, state string, more ...string) *plane {
 	t.Helper()
+	p := &plane{state: state}
 	out, in := io.Pipe()
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan int, 1)
-	env := control.Env{Version: "test", Stdout: in, Stderr: t.Output(), Secret: in, Hashing: access.Hashing{Passes: 1, Memory: 64, Threads: 1}}
+	env := control.Env{Version: "test", Stdout: in, Stderr: io.MultiWriter(t.Output(), &p.said), Secret: in, Hashing: access.Hashing{Passes: 1, Memory: 64, Threads: 1}}
 	go func() {
 		done <- control.Command(ctx, append([]string{"run", "--state", state, "--listen", "127.0.0.1:0"}, more...), env)
 		in.Close()
 	}()
-	p := &plane{state: state}
 	stopped := false
 	p.stop = func() int {
 		if stopped {

@@ -27,15 +27,21 @@ type parcel struct {
 	name     string
 	commands []string
 	static   bool // needs nothing of its distribution, and cross-compiles
+	any      bool // is the same for every architecture
+	scripts  string
 	files    []parcelFile
+	links    []parcelLink
 }
 
 // parcelFile is a file of the checkout that a package installs.
 type parcelFile struct{ from, to string }
 
+// parcelLink is a symbolic link that a package installs.
+type parcelLink struct{ target, at string }
+
 var parcels = []parcel{
 	{
-		name: "komainu-control", commands: []string{"komainu-control", "komainuctl"},
+		name: "komainu-control", commands: []string{"komainu-control", "komainuctl"}, scripts: "control",
 		files: []parcelFile{
 			{"packaging/systemd/komainu-control.service", "/usr/lib/systemd/system/komainu-control.service"},
 			{"packaging/systemd/komainu-control.sysusers", "/usr/lib/sysusers.d/komainu-control.conf"},
@@ -44,14 +50,23 @@ var parcels = []parcel{
 		},
 	},
 	{
-		name: "komainu-agent", commands: []string{"komainud", "komainu"}, static: true,
+		name: agentParcel, commands: []string{"komainud", "komainu"}, static: true, scripts: "agent",
 		files: []parcelFile{
 			{"packaging/systemd/komainu-agent.service", "/usr/lib/systemd/system/komainu-agent.service"},
 			{"packaging/systemd/komainu-agent.sysusers", "/usr/lib/sysusers.d/komainu-agent.conf"},
 			{"LICENSE", "/usr/share/doc/komainu-agent/copyright"},
 		},
 	},
+	{
+		name: "komainu-mdatp", static: true, any: true, scripts: "mdatp",
+		files: []parcelFile{{"LICENSE", "/usr/share/doc/komainu-mdatp/copyright"}},
+		links: []parcelLink{{"komainu", "/usr/bin/mdatp"}},
+	},
 }
+
+// agentParcel also comes as an archive, for hosts without a package manager
+// that we have packages for.
+const agentParcel = "komainu-agent"
 
 // completions are shells and where they look for what a command completes.
 var completions = []struct{ shell, to string }{
@@ -77,15 +92,15 @@ type packing struct {
 }
 
 // packages builds what people install: .deb and .rpm of the control plane for
-// this architecture, of the agent for all that it runs on. The same commit
-// gives the same bytes.
+// this architecture, of the agent for all that it runs on, and the agent as an
+// archive. The same commit gives the same bytes.
 func packages(ctx context.Context, h *House, args []string) error {
 	flags := flag.NewFlagSet("packages", flag.ContinueOnError)
 	out := flags.String("o", h.State("packages"), "folder for the packages")
 	version := flags.String("version", "", "version; by default it is made from the number of commits")
-	only := flags.String("only", "", "build this package alone: komainu-control or komainu-agent")
+	only := flags.String("only", "", "build this package alone: komainu-control, komainu-agent or komainu-mdatp")
 	arch := flags.String("arch", "", "build for this architecture alone: amd64 or arm64")
-	formats := flags.String("formats", "deb,rpm", "formats, comma-separated")
+	formats := flags.String("formats", "deb,rpm,tar", "formats, comma-separated; tar is of the agent alone")
 	overlay := flags.String("overlay", "", "hand this file to go build -overlay, to try a change that is not in the checkout")
 	if err := flags.Parse(args); err != nil {
 		return err
@@ -110,20 +125,24 @@ func packages(ctx context.Context, h *House, args []string) error {
 	if err := p.identify(ctx, *version); err != nil {
 		return err
 	}
-	if err := h.BuildPortal(ctx); err != nil {
-		return err
-	}
 	var made []string
 	for _, c := range parcels {
 		if *only != "" && c.name != *only {
 			continue
 		}
 		arches := []string{runtime.GOARCH}
-		if c.static {
+		switch {
+		case c.any:
+			arches = []string{anyArch}
+		case c.static:
 			arches = []string{"amd64", "arm64"}
+		default:
+			if err := h.BuildPortal(ctx); err != nil {
+				return err
+			}
 		}
 		for _, a := range arches {
-			if *arch != "" && a != *arch {
+			if *arch != "" && a != *arch && a != anyArch {
 				continue
 			}
 			list, err := p.pack(ctx, c, a)
@@ -158,35 +177,29 @@ func (p *packing) identify(ctx context.Context, version string) error {
 	return err
 }
 
+// anyArch is what dpkg calls a package for every architecture; nfpm translates
+// it for rpm.
+const anyArch = "all"
+
 // pack builds one package in all formats and returns their names.
 func (p *packing) pack(ctx context.Context, c parcel, arch string) ([]string, error) {
-	stage, err := os.MkdirTemp("", "komainu-package-")
+	work, err := os.MkdirTemp("", "komainu-package-")
 	if err != nil {
 		return nil, err
 	}
-	defer os.RemoveAll(stage)
-	for _, name := range c.commands {
-		if err := p.build(ctx, c, name, arch, filepath.Join(stage, "usr/bin", name)); err != nil {
-			return nil, err
-		}
+	defer os.RemoveAll(work)
+	stage, scripts := filepath.Join(work, "files"), filepath.Join(work, "scripts")
+	if err := p.stage(ctx, c, arch, stage); err != nil {
+		return nil, err
 	}
-	for _, f := range c.files {
-		text, err := os.ReadFile(p.h.Path(f.from))
-		if err != nil {
-			return nil, err
-		}
-		if err := put(stage, f.to, text); err != nil {
-			return nil, err
-		}
-	}
-	if err := p.extras(ctx, c, stage); err != nil {
+	if err := p.scripts(c, scripts); err != nil {
 		return nil, err
 	}
 	contents, err := p.contents(stage)
 	if err != nil {
 		return nil, err
 	}
-	values := map[string]string{"ARCH": arch, "VERSION": p.version, "TIME": p.at.Format(time.RFC3339), "CONTENTS": contents}
+	values := map[string]string{"ARCH": arch, "VERSION": p.version, "TIME": p.at.Format(time.RFC3339), "CONTENTS": contents, "SCRIPTS": scripts}
 	if !c.static {
 		if err := needs(filepath.Join(stage, "usr/bin", c.commands[0]), values); err != nil {
 			return nil, err
@@ -196,20 +209,90 @@ func (p *packing) pack(ctx context.Context, c parcel, arch string) ([]string, er
 	if err != nil {
 		return nil, err
 	}
-	config := filepath.Join(stage, "nfpm.yaml")
+	config := filepath.Join(work, "nfpm.yaml")
 	text := os.Expand(string(form), func(name string) string { return values[name] })
 	if err := os.WriteFile(config, []byte(text), 0o644); err != nil {
 		return nil, err
 	}
 	var made []string
 	for _, format := range p.formats {
-		name, err := p.nfpm(ctx, config, format)
+		var name string
+		switch {
+		case format != "tar":
+			name, err = p.nfpm(ctx, config, format)
+		case c.name == agentParcel:
+			name, err = p.archive(c, arch, stage, scripts)
+		default:
+			continue
+		}
 		if err != nil {
 			return nil, err
 		}
 		made = append(made, name)
 	}
 	return made, nil
+}
+
+// stage puts the files of a package below a folder, each where it will be
+// installed.
+func (p *packing) stage(ctx context.Context, c parcel, arch, stage string) error {
+	for _, name := range c.commands {
+		if err := p.build(ctx, c, name, arch, filepath.Join(stage, "usr/bin", name)); err != nil {
+			return err
+		}
+	}
+	for _, f := range c.files {
+		text, err := os.ReadFile(p.h.Path(f.from))
+		if err != nil {
+			return err
+		}
+		if err := put(stage, f.to, text); err != nil {
+			return err
+		}
+	}
+	for _, l := range c.links {
+		at := filepath.Join(stage, l.at)
+		if err := os.MkdirAll(filepath.Dir(at), 0o755); err != nil {
+			return err
+		}
+		if err := os.Symlink(l.target, at); err != nil {
+			return err
+		}
+	}
+	if c.commands == nil {
+		return nil
+	}
+	return p.extras(ctx, c, stage)
+}
+
+// scripts completes the scripts of a package: the line that reads the shared
+// part becomes that part.
+func (p *packing) scripts(c parcel, dir string) error {
+	names, err := filepath.Glob(p.h.Path("packaging", "scripts", c.scripts+".*"))
+	if err != nil {
+		return err
+	}
+	shared := ". ./" + c.scripts + ".sh\n"
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	for _, name := range names {
+		text, err := os.ReadFile(name)
+		if err != nil {
+			return err
+		}
+		if strings.Contains(string(text), shared) {
+			part, err := os.ReadFile(p.h.Path("packaging", "scripts", c.scripts+".sh"))
+			if err != nil {
+				return err
+			}
+			text = []byte(strings.Replace(string(text), shared, "\n"+string(part)+"\n", 1))
+		}
+		if err := os.WriteFile(filepath.Join(dir, strings.TrimPrefix(filepath.Ext(name), ".")), text, 0o755); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // nfpm makes the package that a configuration describes.
@@ -267,6 +350,11 @@ func (p *packing) contents(stage string) (string, error) {
 		}
 		e := entry{Src: path, Dst: strings.TrimPrefix(path, stage), Info: info{Mode: 0o644, MTime: p.at.Format(time.RFC3339)}}
 		switch {
+		case d.Type()&fs.ModeSymlink != 0:
+			if e.Src, err = os.Readlink(path); err != nil {
+				return err
+			}
+			e.Type = "symlink"
 		case strings.HasPrefix(e.Dst, "/usr/bin/"):
 			e.Info.Mode = 0o755
 		case strings.HasPrefix(e.Dst, "/etc/"):

@@ -172,14 +172,20 @@ func (m *machine) eventually(what string, f func() bool) {
 	}
 }
 
-// install installs a package that is not in the machine yet.
-func (m *machine) install(file string) string {
+// bring copies a file into the machine and returns its name there.
+func (m *machine) bring(file string) string {
 	m.t.Helper()
 	text, err := os.ReadFile(file)
 	m.must(err)
 	inside := filepath.Join("/var/cache", filepath.Base(file))
 	m.must(os.WriteFile(filepath.Join(m.root, inside), text, 0o644))
-	return m.run("dpkg", "--install", inside)
+	return inside
+}
+
+// install installs a package that is not in the machine yet.
+func (m *machine) install(file string) string {
+	m.t.Helper()
+	return m.run("dpkg", "--install", m.bring(file))
 }
 
 // state is what systemd says of a service.

@@ -277,6 +277,7 @@ func TestAgentPackage(t *testing.T) {
 			"--requires": "systemd\n",
 		})
 		build(t, dir, "deb", "-only", "komainu-agent", "-version", nextVersion)
+		build(t, dir, "deb,rpm", "-only", "komainu-mdatp", "-version", thisVersion)
 	})
 	if m == nil {
 		return
@@ -286,6 +287,9 @@ func TestAgentPackage(t *testing.T) {
 	if s := m.state(service); s != "active" {
 		t.Fatalf("installed, it is %s\n%s", s, m.journal())
 	}
+	m.run("sh", "-c", "! test -e /usr/bin/mdatp -o -L /usr/bin/mdatp")
+	second := filepath.Join(os.Getenv(envPackages), "komainu-mdatp_"+thisVersion+"_all.deb")
+	m.install(second)
 	if v := m.run("mdatp", "version"); !strings.Contains(v, thisVersion) {
 		t.Errorf("under the name mdatp: %s", v)
 	}
@@ -325,7 +329,7 @@ func TestAgentPackage(t *testing.T) {
 	if left := m.roles(); len(left) != 0 {
 		t.Errorf("stopped, there is still %v", left)
 	}
-	m.run("dpkg", "--remove", service)
+	m.run("dpkg", "--remove", "komainu-mdatp", service)
 	m.run("sh", "-c", "test -d /var/lib/komainu/agent && ! test -e /usr/bin/mdatp -o -L /usr/bin/mdatp")
 
 	// The name of another product's command is not taken.
@@ -334,7 +338,10 @@ func TestAgentPackage(t *testing.T) {
 	m.run("dpkg", "--purge", service)
 	m.run("test", "!", "-e", "/var/lib/komainu")
 	m.install(deb(service, nextVersion))
-	m.run("dpkg", "--purge", service)
+	if out, err := m.try("dpkg", "--install", m.bring(second)); err == nil || !strings.Contains(out, "belongs to something else") {
+		t.Errorf("komainu-mdatp over the command of somebody else: %v\n%s", err, out)
+	}
+	m.run("dpkg", "--purge", "komainu-mdatp", service)
 	if got := m.run("mdatp"); got != "theirs\n" {
 		t.Errorf("mdatp is now %q", got)
 	}

@@ -288,7 +288,7 @@ func (r *run) stdout(line []byte, whole bool) {
 		return
 	}
 	if r.host.why() == nil {
-		r.line(string(message))
+		r.line(r.conceal(string(message)))
 	}
 }
 
@@ -413,13 +413,19 @@ func (r *run) outcome() error {
 	return nil
 }
 
+// conceal takes the password of sudo out of what a host says: one that says it
+// aloud, by a trace of its shell or to do harm, must not bring it into lists
+// and logs.
+func (r *run) conceal(text string) string {
+	if password := r.host.cfg.Password; password != "" {
+		return strings.ReplaceAll(text, password, "•••")
+	}
+	return text
+}
+
 // words returns the end of what was printed, fit to be shown.
 func (r *run) words() string {
-	text := string(r.tail)
-	if password := r.host.cfg.Password; password != "" {
-		text = strings.ReplaceAll(text, password, "•••")
-	}
-	text = strings.ReplaceAll(text, r.prompt, "")
+	text := strings.ReplaceAll(r.conceal(string(r.tail)), r.prompt, "")
 	text = strings.Map(func(c rune) rune {
 		switch {
 		case c == '\n' || c == '\t':

@@ -19,6 +19,7 @@ umask 077
 package=komainu-agent
 service=komainu-agent.service
 state=/var/lib/komainu/agent
+ready=/var/lib/komainu/agent-is-ready # its scripts write it, with the version that they have set up
 work=
 
 say() { printf 'komainu:%s\n' "$*"; }
@@ -102,12 +103,29 @@ installed() {
     case "$(manager)" in
     deb) dpkg-query -W -f '${db:Status-Status} ${Version}' "$package" 2>/dev/null ;;
     rpm) rpm -q --qf 'installed %{VERSION}-%{RELEASE}' "$package" 2>/dev/null | grep '^installed ' ;;
-    *) [ -e /usr/bin/komainud ] && echo installed ;;
+    *) [ -e /usr/lib/komainu/install.sh ] && sh /usr/lib/komainu/install.sh status | grep -v '^not ' ;;
     esac
 }
 
-# running prints the version of the agent's binaries.
-running() { [ -x /usr/bin/komainu ] && /usr/bin/komainu version -o json 2>/dev/null | sed -n 's/.*"command": *"\([^"]*\)".*/\1/p' | head -n 1; }
+# complete reports whether the last installation came to its end.
+complete() {
+    case "$(installed)" in
+    "installed "*) [ -n "$(cat "$ready" 2>/dev/null)" ] && [ "$(cat "$ready")" = "$(/usr/bin/komainud version 2>/dev/null)" ] ;;
+    *) return 1 ;;
+    esac
+}
+
+# running prints the version of the agent that runs, else of its binaries. An
+# installation that did not come to its end has none, so that it is done again.
+running() {
+    complete || return
+    versions=$(/usr/bin/komainu version -o json 2>/dev/null)
+    for field in agent command; do
+        version=$(printf '%s\n' "$versions" | sed -n "s/.*\"$field\": *\"\([^\"]*\)\".*/\1/p" | head -n 1)
+        [ -z "$version" ] || break
+    done
+    echo "$version"
+}
 
 device() { [ -x /usr/bin/komainu ] && /usr/bin/komainu health --field edr_machine_id 2>/dev/null | tr -d '"' | head -n 1 | grep -E '^[0-9a-fA-Z-]{8,64}$'; }
 
@@ -194,31 +212,58 @@ fetched() {
 unpack() {
     say "step install"
     settled "${patience:-60}"
+    reason=install_failed
     case "$format" in
     deb)
         dpkg --force-confold --install "$1" >"$work/log" 2>&1 </dev/null && return
         case "$(cat "$work/log")" in
         *"locked by another process"* | *"unable to access the dpkg"*) fail package_manager_busy "$(tail -n 2 "$work/log")" ;;
         *"No space left"*) reason=disk_full ;;
-        *) reason=install_failed ;;
         esac
-        [ -n "$before" ] || dpkg --force-depends --purge "$package" >/dev/null 2>&1 </dev/null
+        case "$before" in
+        "installed "*) ;; # dpkg has put the version from before back
+        '' | not-installed*)
+            dpkg --force-depends --force-remove-reinstreq --purge "$package" >/dev/null 2>&1 </dev/null
+            swept
+            ;;
+        config-files*) dpkg --force-depends --force-remove-reinstreq --remove "$package" >/dev/null 2>&1 </dev/null ;;
+        esac
         ;;
     rpm)
         rpm -U --oldpackage --replacepkgs "$1" >"$work/log" 2>&1 </dev/null && return
         case "$(cat "$work/log")" in
         *"can't create transaction lock"*) fail package_manager_busy "$(tail -n 2 "$work/log")" ;;
-        *"needs "*" on the "*" filesystem"*) reason=disk_full ;;
-        *) reason=install_failed ;;
+        *"needs "*" on the "*" filesystem"* | *"No space left"*) reason=disk_full ;;
         esac
         ;;
     tar)
         mkdir "$work/agent" && tar -xzf "$1" -C "$work/agent" >"$work/log" 2>&1 && sh "$work"/agent/*/install.sh install >>"$work/log" 2>&1 </dev/null && return
-        reason=install_failed
+        case "$(cat "$work/log")" in *"No space left"*) reason=disk_full ;; esac
         ;;
     *) fail no_package "$format" ;;
     esac
     fail "$reason" "$(tail -n 5 "$work/log")"
+}
+
+# swept takes away what a package manager does not know of: an installation
+# that was ended in its middle leaves files that are in nobody's list. It is
+# for hosts that have the package no more.
+swept() {
+    [ -z "$(installed)" ] || return 0
+    systemctl disable --quiet --now $service >/dev/null 2>&1
+    for file in /usr/bin/komainud /usr/bin/komainu /usr/lib/systemd/system/$service /usr/lib/sysusers.d/$package.conf /usr/share/bash-completion/completions/komainu \
+        /usr/share/zsh/vendor-completions/_komainu /usr/share/zsh/site-functions/_komainu /usr/share/fish/vendor_completions.d/komainu.fish /usr/share/man/man8/komainu.8.gz; do
+        # As dpkg, rpm and install.sh name what they have not put in place yet.
+        rm -f "$file" "$file".dpkg-new "$file".dpkg-tmp "$file"';'???????? "${file%/*}/.${file##*/}.komainu-new"
+    done
+    rm -rf "/usr/share/doc/$package" /usr/lib/komainu "$state"
+    rm -f "$ready" /etc/komainu/join-token /etc/komainu/image "/etc/systemd/system/multi-user.target.wants/$service"
+    for folder in /var/lib/komainu /etc/komainu /var/log/komainu; do
+        [ ! -d "$folder" ] || rmdir "$folder" 2>/dev/null
+    done
+    systemctl daemon-reload >/dev/null 2>&1
+    systemctl reset-failed $service >/dev/null 2>&1
+    return 0
 }
 
 # started has the service run, now and after the next boot.
@@ -250,16 +295,25 @@ enrolled() {
     done
 }
 
-install() {
+# begin is before everything that changes the host. Two deployments of one host
+# must not meet: one whose connection broke may still be at work.
+begin() {
     [ "$(id -u)" = 0 ] || fail not_root "user $(id -un)"
-    # Two deployments of one host must not meet.
     if has flock; then
         exec 9>/run/komainu-deploy.lock
-        flock -n 9 || fail package_manager_busy "another deployment of Komainu"
+        if ! flock -n 9; then
+            say "wait another deployment of Komainu"
+            flock -w "${patience:-60}" 9 || fail package_manager_busy "another deployment of Komainu"
+        fi
+        rm -rf /var/tmp/komainu-deploy.??????
     fi
-    work=$(mktemp -d /var/tmp/komainu.XXXXXX) || fail disk_full "no folder can be made in /var/tmp"
+    work=$(mktemp -d /var/tmp/komainu-deploy.XXXXXX) || fail disk_full "no folder can be made in /var/tmp"
     trap clean EXIT
     trap 'exit 91' HUP INT TERM
+}
+
+install() {
+    begin
     if [ "${token:-}" = - ]; then
         IFS= read -r token || fail enrol_failed "no join token has come"
     fi
@@ -286,24 +340,19 @@ install() {
 }
 
 remove() {
-    [ "$(id -u)" = 0 ] || fail not_root "user $(id -un)"
-    work=$(mktemp -d /var/tmp/komainu.XXXXXX) || fail disk_full "no folder can be made in /var/tmp"
-    trap clean EXIT
-    if [ -z "$(installed)" ]; then
-        say "done"
-        return
-    fi
+    begin
     say "step remove"
     settled "${patience:-60}"
-    case "$(manager)" in
-    deb) dpkg --purge "$package" >"$work/log" 2>&1 </dev/null || fail remove_failed "$(tail -n 5 "$work/log")" ;;
-    rpm)
-        rpm -e "$package" >"$work/log" 2>&1 </dev/null || fail remove_failed "$(tail -n 5 "$work/log")"
-        rm -rf "$state"
-        ;;
-    *) sh /usr/lib/komainu/install.sh purge >"$work/log" 2>&1 </dev/null || fail remove_failed "$(tail -n 5 "$work/log")" ;;
-    esac
-    rm -f /etc/komainu/join-token /etc/komainu/image
+    if [ -n "$(installed)" ]; then
+        case "$(manager)" in
+        # dpkg would rather have a package installed again that it has not
+        # unpacked to the end.
+        deb) dpkg --force-remove-reinstreq --purge "$package" >"$work/log" 2>&1 </dev/null || fail remove_failed "$(tail -n 5 "$work/log")" ;;
+        rpm) rpm -e --allmatches "$package" >"$work/log" 2>&1 </dev/null || fail remove_failed "$(tail -n 5 "$work/log")" ;;
+        *) sh /usr/lib/komainu/install.sh purge >"$work/log" 2>&1 </dev/null || fail remove_failed "$(tail -n 5 "$work/log")" ;;
+        esac
+    fi
+    swept
     say "done"
 }
 
