@@ -21,9 +21,11 @@ import (
 // machine is a Debian that systemd has booted in a container, in memory and
 // without a network.
 type machine struct {
-	t    *testing.T
-	root string // its files, seen from here
-	init int    // its first process
+	t       *testing.T
+	root    string // its files, seen from here
+	init    int    // its first process
+	cmd     *exec.Cmd
+	console bytes.Buffer
 }
 
 // debian returns a folder with a Debian that only lacks our packages. It is
@@ -39,7 +41,7 @@ func debian(t *testing.T) string {
 	if err := os.MkdirAll(house, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	dir := filepath.Join(house, "debian-12")
+	dir := filepath.Join(house, "debian-12-rpm")
 	if _, err := os.Stat(dir); err == nil {
 		return dir
 	}
@@ -49,7 +51,7 @@ func debian(t *testing.T) string {
 		t.Fatal(err)
 	}
 	defer os.RemoveAll(unfinished)
-	out, err := exec.CommandContext(t.Context(), "debootstrap", "--variant=minbase", "--include=systemd,systemd-sysv,libstdc++6,curl", "bookworm", unfinished).CombinedOutput()
+	out, err := exec.CommandContext(t.Context(), "debootstrap", "--variant=minbase", "--include=systemd,systemd-sysv,libstdc++6,curl,rpm", "bookworm", unfinished).CombinedOutput()
 	if err != nil {
 		t.Fatalf("debootstrap: %v\n%s", err, out[max(0, len(out)-2000):])
 	}
@@ -81,35 +83,25 @@ func boot(t *testing.T, base string) *machine {
 	if out, err := exec.CommandContext(t.Context(), "cp", "-a", base+"/.", m.root).CombinedOutput(); err != nil {
 		t.Fatalf("copy Debian: %v\n%s", err, out)
 	}
+	m.start()
+	t.Cleanup(m.powerOff)
+	return m
+}
+
+// start powers the machine on.
+func (m *machine) start() {
+	m.t.Helper()
 	// The context of a test ends before its cleanup: it must not kill what
 	// takes the machine down.
-	cmd := exec.CommandContext(context.WithoutCancel(t.Context()), "systemd-nspawn", "--directory="+m.root, "--register=no", "--keep-unit", "--boot",
+	m.cmd = exec.CommandContext(context.WithoutCancel(m.t.Context()), "systemd-nspawn", "--directory="+m.root, "--register=no", "--keep-unit", "--boot",
 		fmt.Sprintf("--machine=komainu-%d", os.Getpid()), "--console=read-only", "--private-network", "--resolv-conf=off", "--timezone=off", "--link-journal=no",
 		"--system-call-filter=fanotify_init fanotify_mark bpf perf_event_open",
 		"--capability=CAP_SYS_ADMIN,CAP_BPF,CAP_PERFMON,CAP_NET_ADMIN,CAP_SYS_RESOURCE,CAP_SYS_PTRACE")
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: unix.SIGKILL}
-	var console bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &console, &console
-	m.must(cmd.Start())
-	t.Cleanup(func() {
-		_ = cmd.Process.Signal(unix.SIGTERM) // it powers the machine off
-		limit := time.AfterFunc(20*time.Second, func() {
-			if m.init != 0 {
-				_ = unix.Kill(m.init, unix.SIGKILL) // all that is in the machine goes with it
-			}
-			_ = cmd.Process.Kill()
-		})
-		defer limit.Stop()
-		_ = cmd.Wait() // its exit code says how the machine ended
-		if m.init != 0 && unix.Kill(m.init, 0) == nil {
-			_ = unix.Kill(m.init, unix.SIGKILL)
-			t.Error("the machine outlived its test")
-		}
-		if t.Failed() {
-			t.Logf("the console ends:\n%s", console.Bytes()[max(0, console.Len()-3000):])
-		}
-	})
-	children := fmt.Sprintf("/proc/%d/task/%d/children", cmd.Process.Pid, cmd.Process.Pid)
+	m.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: unix.SIGKILL}
+	m.cmd.Stdout, m.cmd.Stderr = &m.console, &m.console
+	m.init = 0
+	m.must(m.cmd.Start())
+	children := fmt.Sprintf("/proc/%d/task/%d/children", m.cmd.Process.Pid, m.cmd.Process.Pid)
 	m.eventually("the machine has booted", func() bool {
 		text, err := os.ReadFile(children)
 		if err != nil {
@@ -117,13 +109,33 @@ func boot(t *testing.T, base string) *machine {
 		}
 		m.init, err = strconv.Atoi(strings.TrimSpace(string(text)))
 		if err != nil {
+			m.init = 0
 			return false
 		}
 		state, _ := m.try("systemctl", "is-system-running")
 		return strings.TrimSpace(state) == "running" || strings.TrimSpace(state) == "degraded"
 	})
 	m.run("sh", "-c", "for m in $(grep ' /run/host/' /proc/mounts | cut -d' ' -f2); do umount $m; done; ! grep ' /run/host/' /proc/mounts")
-	return m
+}
+
+// powerOff has the machine end in order.
+func (m *machine) powerOff() {
+	_ = m.cmd.Process.Signal(unix.SIGTERM)
+	limit := time.AfterFunc(20*time.Second, func() {
+		if m.init != 0 {
+			_ = unix.Kill(m.init, unix.SIGKILL) // all that is in the machine goes with it
+		}
+		_ = m.cmd.Process.Kill()
+	})
+	defer limit.Stop()
+	_ = m.cmd.Wait() // its exit code says how the machine ended
+	if m.init != 0 && unix.Kill(m.init, 0) == nil {
+		_ = unix.Kill(m.init, unix.SIGKILL)
+		m.t.Error("the machine outlived its test")
+	}
+	if m.t.Failed() {
+		m.t.Logf("the console ends:\n%s", m.console.Bytes()[max(0, m.console.Len()-3000):])
+	}
 }
 
 func (m *machine) must(err error) {

@@ -258,8 +258,8 @@ swept() {
     done
     rm -rf "/usr/share/doc/$package" /usr/lib/komainu "$state"
     rm -f "$ready" /etc/komainu/join-token /etc/komainu/image "/etc/systemd/system/multi-user.target.wants/$service"
-    for folder in /var/lib/komainu /etc/komainu /var/log/komainu; do
-        [ ! -d "$folder" ] || rmdir "$folder" 2>/dev/null
+    for folder in /var/lib/komainu /etc/komainu /var/log/komainu /usr/share/fish/vendor_completions.d /usr/share/fish /usr/share/zsh/vendor-completions /usr/share/zsh/site-functions /usr/share/zsh; do
+        [ ! -d "$folder" ] || rmdir "$folder" 2>/dev/null # those that are empty
     done
     systemctl daemon-reload >/dev/null 2>&1
     systemctl reset-failed $service >/dev/null 2>&1
