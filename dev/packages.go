@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"crypto/sha256"
@@ -89,6 +90,7 @@ type packing struct {
 	at      time.Time // of everything in the packages
 	overlay string
 	formats []string
+	key     string // to sign with, in a file
 }
 
 // packages builds what people install: .deb and .rpm of the control plane for
@@ -101,6 +103,7 @@ func packages(ctx context.Context, h *House, args []string) error {
 	only := flags.String("only", "", "build this package alone: komainu-control, komainu-agent or komainu-mdatp")
 	arch := flags.String("arch", "", "build for this architecture alone: amd64 or arm64")
 	formats := flags.String("formats", "deb,rpm,tar", "formats, comma-separated; tar is of the agent alone")
+	key := flags.String("sign-key", "", "sign with the OpenPGP key (RSA) in this file; KOMAINU_SIGN_PASSPHRASE opens one that is locked")
 	overlay := flags.String("overlay", "", "hand this file to go build -overlay, to try a change that is not in the checkout")
 	if err := flags.Parse(args); err != nil {
 		return err
@@ -118,6 +121,11 @@ func packages(ctx context.Context, h *House, args []string) error {
 	var err error
 	if p.out, err = filepath.Abs(*out); err != nil {
 		return err
+	}
+	if *key != "" {
+		if p.key, err = filepath.Abs(*key); err != nil {
+			return err
+		}
 	}
 	if err := os.MkdirAll(p.out, 0o755); err != nil {
 		return err
@@ -155,7 +163,7 @@ func packages(ctx context.Context, h *House, args []string) error {
 	if made == nil {
 		return fault.New(fault.Invalid, "nothing is built for %s here", *arch)
 	}
-	return p.sums(made)
+	return p.sums(ctx, made)
 }
 
 // identify takes the version and the time from the commit; SOURCE_DATE_EPOCH
@@ -297,17 +305,25 @@ func (p *packing) scripts(c parcel, dir string) error {
 
 // nfpm makes the package that a configuration describes.
 func (p *packing) nfpm(ctx context.Context, config, format string) (string, error) {
-	cmd := p.h.Command(ctx, ".", "go", "tool", "-modfile=dev/tools.mod", "nfpm", "package", "--config", config, "--packager", format, "--target", p.out)
-	cmd.Env = append(os.Environ(), fmt.Sprintf("SOURCE_DATE_EPOCH=%d", p.at.Unix()))
-	text, err := cmd.CombinedOutput()
+	args := []string{"-config", config, "-format", format, "-o", p.out}
+	if p.key != "" {
+		args = append(args, "-key", p.key)
+	}
+	return p.packager(ctx, args...)
+}
+
+// packager runs dev/packager, which has its own modules.
+func (p *packing) packager(ctx context.Context, args ...string) (string, error) {
+	at := strconv.FormatInt(p.at.Unix(), 10)
+	cmd := p.h.Command(ctx, ".", "go", append([]string{"run", "-modfile=dev/tools.mod", "-tags=packager", "./dev/packager", "-at", at}, args...)...)
+	cmd.Env = append(os.Environ(), "SOURCE_DATE_EPOCH="+at)
+	var complaints bytes.Buffer
+	cmd.Stderr = &complaints
+	text, err := cmd.Output()
 	if err != nil {
-		return "", fmt.Errorf("nfpm: %w\n%s", err, tail(string(text), 4000))
+		return "", fmt.Errorf("packager: %w\n%s", err, tail(complaints.String(), 4000))
 	}
-	_, name, ok := strings.Cut(string(text), "created package: ")
-	if !ok {
-		return "", fmt.Errorf("nfpm made no package: %s", tail(string(text), 2000))
-	}
-	return strings.TrimSpace(name), nil
+	return strings.TrimSpace(string(text)), nil
 }
 
 // build links a command as a release.
@@ -426,8 +442,9 @@ func later(a, b string) bool {
 	return slices.Compare(split(a), split(b)) > 0
 }
 
-// sums writes SHA256SUMS beside the packages and says what was made.
-func (p *packing) sums(made []string) error {
+// sums writes SHA256SUMS beside the packages and says what was made. What has
+// no place for a signature inside gets one beside it.
+func (p *packing) sums(ctx context.Context, made []string) error {
 	var text strings.Builder
 	slices.Sort(made)
 	for _, name := range made {
@@ -443,5 +460,16 @@ func (p *packing) sums(made []string) error {
 		fmt.Fprintf(&text, "%x  %s\n", sum.Sum(nil), filepath.Base(name))
 		p.h.Say("%s  %.1f MB", name, float64(size)/1e6)
 	}
-	return os.WriteFile(filepath.Join(p.out, "SHA256SUMS"), []byte(text.String()), 0o644)
+	list := filepath.Join(p.out, "SHA256SUMS")
+	if err := os.WriteFile(list, []byte(text.String()), 0o644); err != nil || p.key == "" {
+		return err
+	}
+	args := []string{"-key", p.key, list}
+	for _, name := range made {
+		if strings.HasSuffix(name, ".tar.gz") {
+			args = append(args, name)
+		}
+	}
+	_, err := p.packager(ctx, args...)
+	return err
 }

@@ -1,7 +1,6 @@
 package e2e
 
 import (
-	"bytes"
 	"encoding/json"
 	"os"
 	"os/exec"
@@ -258,20 +257,7 @@ func (c *console) call(method, path, body string) string {
 
 func TestAgentPackage(t *testing.T) {
 	m := onMachine(t, func(dir string) {
-		again := t.TempDir()
-		for _, d := range []string{dir, again} {
-			build(t, d, "deb,rpm", "-only", "komainu-agent", "-version", thisVersion)
-		}
-		for _, name := range []string{"komainu-agent_" + thisVersion + "_amd64.deb", "komainu-agent-" + thisVersion + "-1.x86_64.rpm"} {
-			a, err := os.ReadFile(filepath.Join(dir, name))
-			if err != nil {
-				t.Fatal(err)
-			}
-			b, err := os.ReadFile(filepath.Join(again, name))
-			if err != nil || !bytes.Equal(a, b) {
-				t.Errorf("two builds of %s from one commit differ (%v)", name, err)
-			}
-		}
+		build(t, dir, "deb,rpm", "-only", "komainu-agent", "-version", thisVersion)
 		inspect(t, dir, "komainu-agent", map[string]string{
 			"--list":     "/usr/share/zsh/site-functions/_komainu\n",
 			"--requires": "systemd\n",
