@@ -110,3 +110,22 @@ type Host interface {
 	Run(ctx context.Context, script string, args []string, stdin io.Reader, line func(string)) error
 	Close() error
 }
+
+// Limits are what a host does not take.
+type Limits struct {
+	// NoInput: nothing can be sent along with a script, so that the host gets
+	// the package itself, and nothing secret that the way to it would keep.
+	NoInput bool
+	// Cloud names the cloud whose documents say who the host is, where the
+	// control plane can check them: no join token is needed. Else empty.
+	Cloud string
+}
+
+// LimitsOf returns the limits of a host: those that it tells with a method
+// Limits, or none.
+func LimitsOf(h Host) Limits {
+	if l, ok := h.(interface{ Limits() Limits }); ok {
+		return l.Limits()
+	}
+	return Limits{}
+}

@@ -28,6 +28,13 @@ const (
 	ConnectorFailed   ReasonID = "connector_failed"
 	CredentialMissing ReasonID = "credential_missing"
 	NoWay             ReasonID = "no_way" // no connector reaches the machine
+
+	CloudDenied      ReasonID = "cloud_denied"     // Detail: what is not allowed
+	CloudCredential  ReasonID = "cloud_credential" // Detail: what the cloud says of it
+	CloudThrottled   ReasonID = "cloud_throttled"
+	CloudFailed      ReasonID = "cloud_failed"      // Detail: what it says
+	CloudAgent       ReasonID = "cloud_agent"       // Detail: the agent of the cloud that does not answer
+	InventoryPartial ReasonID = "inventory_partial" // Detail: the parts
 )
 
 // Of the host before anything is changed on it.
@@ -116,6 +123,14 @@ var catalogue = map[ReasonID]entry{
 	CredentialMissing: {text: "the connector holds no credential for the machine", permanent: true,
 		remedy: "deploy from your workstation with komainuctl deploy, or let the connector use certificates or a stored key"},
 	NoWay: {text: "no connector of the environment reaches the machine", permanent: true, remedy: "add it to the list of a connector, or enrol it with a join token"},
+	CloudDenied: {text: "the cloud does not allow it to the connector", permanent: true,
+		remedy: "give the connector's identity the permissions that docs/clouds.md lists; the detail is the one that lacks"},
+	CloudCredential: {text: "the cloud does not take the connector's credential", permanent: true, remedy: "store a new credential in the connector; it may have expired or been deleted"},
+	CloudThrottled:  {text: "the cloud slows the connector down", remedy: "nothing: it is tried again later; if it stays, something else uses up the account's requests"},
+	CloudFailed:     {text: "the cloud did not do what it was asked for", remedy: "the detail is what it says; it is tried again"},
+	CloudAgent: {text: "the agent of the cloud on the machine does not answer, so that nothing can be run there",
+		remedy: "install and start it (SSM Agent, Azure VM Agent or OS Config agent), and give the machine what it needs to reach its service; docs/clouds.md says what"},
+	InventoryPartial: {text: "a part of the cloud's inventory could not be read; its machines stay as they were", remedy: "the detail says which part, and why; it is tried again"},
 
 	NotRoot:         {text: "the script does not run as root", permanent: true, remedy: "log in as root, or give the user sudo in the connector"},
 	OSUnsupported:   {text: "the operating system is not supported", permanent: true, remedy: "docs/platforms.md lists what is; exclude the machine by a tag if it shall not be protected"},

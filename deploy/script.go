@@ -111,6 +111,9 @@ type Installation struct {
 	// InArguments has the token sent as an argument, for hosts that take no
 	// input: other users of the host may see it there.
 	InArguments bool
+	// Cloud has the host prove who it is by a document of its cloud instead of a
+	// token, to the control plane at Server (host:port) whose CA has the pin.
+	Cloud, Server, Pin string
 	// Image keeps the token for the first boot of a copy.
 	Image bool
 }
@@ -138,6 +141,13 @@ func InstallOn(ctx context.Context, h Host, i Installation, step func(s Step, wa
 			args = append(args, "token=-")
 			in = strings.NewReader(i.Token + "\n")
 		}
+	}
+	if i.Cloud != "" {
+		enrol = "cloud"
+		if i.Take {
+			enrol = "cloudforce"
+		}
+		args = append(args, "cloud="+i.Cloud, "server="+i.Server, "pin="+i.Pin)
 	}
 	args = append(args, "enrol="+enrol)
 	if i.Package != "" {

@@ -279,11 +279,12 @@ started() {
 enrolled() {
     say "step enrol"
     for try in 1 2 3; do
-        if [ "${enrol:-yes}" = force ]; then
-            printf '%s\n' "$token" | /usr/bin/komainu enrol --force --token-file - >"$work/log" 2>&1
-        else
-            printf '%s\n' "$token" | /usr/bin/komainu enrol --token-file - >"$work/log" 2>&1
-        fi
+        case "${enrol:-yes}" in
+        cloud) /usr/bin/komainu enrol --cloud "$cloud" --server "https://$server" --pin "$pin" >"$work/log" 2>&1 </dev/null ;;
+        cloudforce) /usr/bin/komainu enrol --force --cloud "$cloud" --server "https://$server" --pin "$pin" >"$work/log" 2>&1 </dev/null ;;
+        force) printf '%s\n' "$token" | /usr/bin/komainu enrol --force --token-file - >"$work/log" 2>&1 ;;
+        *) printf '%s\n' "$token" | /usr/bin/komainu enrol --token-file - >"$work/log" 2>&1 ;;
+        esac
         code=$?
         case $code in
         0) return ;;
@@ -367,6 +368,8 @@ for argument; do
     url=*) url=${argument#*=} ;;
     token=*) token=${argument#*=} ;;
     enrol=*) enrol=${argument#*=} ;;
+    cloud=*) cloud=${argument#*=} ;;
+    pin=*) pin=${argument#*=} ;;
     patience=*) patience=${argument#*=} ;;
     *)
         echo "host.sh: $argument is not known" >&2
