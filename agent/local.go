@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"komainu/agent/instance"
 	"komainu/agent/link"
 	"komainu/agent/localapi"
 	"komainu/agent/quarantine"
@@ -209,7 +210,11 @@ func (l *local) TestConnectivity(ctx context.Context, step func(localapi.Connect
 
 // Enrol implements localapi.Enrolment.
 func (l *local) Enrol(ctx context.Context, req localapi.EnrolRequest) (localapi.EnrolResult, error) {
-	id, err := link.Enrol(ctx, link.EnrolOptions{Dir: l.w.cfg.State, Token: req.Token, Force: req.Force, Facts: hostFacts(), Proxy: l.w.proxy()})
+	o := link.EnrolOptions{Dir: l.w.cfg.State, Token: req.Token, Force: req.Force, Facts: hostFacts(), Proxy: l.w.proxy()}
+	if req.Cloud != "" {
+		o.Cloud = &link.CloudJoin{Cloud: req.Cloud, Server: req.Server, Pin: req.Pin, Document: instance.Default().Document}
+	}
+	id, err := link.Enrol(ctx, o)
 	if err != nil {
 		return localapi.EnrolResult{}, err
 	}

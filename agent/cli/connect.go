@@ -89,23 +89,23 @@ const maxToken = 16 << 10
 
 func (a *app) enrol() *cobra.Command {
 	var file string
-	var force bool
+	var req localapi.EnrolRequest
 	cmd := &cobra.Command{
-		Use: "enrol TOKEN | --token-file FILE [--force]", Aliases: []string{"enroll"}, Short: a.say(msgEnrol), Long: a.say(msgEnrolLong),
+		Use: "enrol TOKEN | --token-file FILE | --cloud NAME --server URL --pin HEX [--force]", Aliases: []string{"enroll"}, Short: a.say(msgEnrol), Long: a.say(msgEnrolLong),
 		Args: cobra.MaximumNArgs(1), DisableFlagsInUseLine: true,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if (len(args) == 1) == (file != "") {
+			if ways := len(args) + given(file) + given(req.Cloud); ways != 1 || given(req.Cloud) != given(req.Server) || given(req.Cloud) != given(req.Pin) {
 				return fault.New(fault.Invalid, "%s", a.say(msgOneToken))
 			}
-			token := strings.Join(args, "")
+			req.Token = strings.Join(args, "")
 			if file != "" {
 				var err error
-				if token, err = a.readToken(file); err != nil {
+				if req.Token, err = a.readToken(file); err != nil {
 					return err
 				}
 			}
 			return a.ask(cmd.Context(), func(ctx context.Context, c *localapi.Client) error {
-				r, err := c.Enrol(ctx, localapi.EnrolRequest{Token: token, Force: force})
+				r, err := c.Enrol(ctx, req)
 				switch {
 				case err != nil:
 					return err
@@ -117,8 +117,19 @@ func (a *app) enrol() *cobra.Command {
 		},
 	}
 	cmd.Flags().StringVar(&file, "token-file", "", a.say(flagTokenFile))
-	cmd.Flags().BoolVar(&force, "force", false, a.say(flagForce))
+	cmd.Flags().StringVar(&req.Cloud, "cloud", "", a.say(flagCloud))
+	cmd.Flags().StringVar(&req.Server, "server", "", a.say(flagServer))
+	cmd.Flags().StringVar(&req.Pin, "pin", "", a.say(flagPin))
+	cmd.Flags().BoolVar(&req.Force, "force", false, a.say(flagForce))
 	return cmd
+}
+
+// given counts a flag that was given.
+func given(value string) int {
+	if value == "" {
+		return 0
+	}
+	return 1
 }
 
 // readToken reads a token from a file or, as "-", from standard input.

@@ -131,6 +131,9 @@ var (
 	flagScanPath         = text{"`PATH` to scan", "スキャンする `PATH`"}
 	flagIgnoreExclusions = text{"scan what is excluded too", "除外されたものもスキャンする"}
 	flagTokenFile        = text{"read the token from `FILE`, or from standard input as -", "トークンを `FILE` から読む（- は標準入力）"}
+	flagCloud            = text{"prove what machine this is by a document of its cloud instead of a token: aws, azure or `gcp`", "トークンの代わりにクラウドの文書でこのマシンを証明する（aws、azure、`gcp`）"}
+	flagServer           = text{"the control plane as https://HOST:PORT, with --cloud", "コントロールプレーンの https://HOST:PORT（--cloud と併用）"}
+	flagPin              = text{"the pin of the control plane's CA in `HEX`, with --cloud", "コントロールプレーンの CA のピン `HEX`（--cloud と併用）"}
 	flagForce            = text{"also when the device is enrolled already", "登録済みでも登録し直す"}
 	flagDiagnosticPath   = text{"write into `DIR`", "`DIR` に書き込む"}
 	flagExclude          = map[string]text{
@@ -204,7 +207,7 @@ var (
 	msgMissing        = text{"there is no %s in this version of Komainu", "%s はこのバージョンの Komainu にはありません"}
 	msgNoField        = text{"there is no health field %q", "health に %q というフィールドはありません"}
 	msgNoDetails      = text{"there are no details of %q: the features are %s", "%q の詳細はありません。指定できるのは %s です"}
-	msgOneToken       = text{"give the join token, or --token-file, one of both", "参加トークンか --token-file のどちらか一方を指定してください"}
+	msgOneToken       = text{"give one of the join token, --token-file, or --cloud with --server and --pin", "参加トークン、--token-file、または --server と --pin を伴う --cloud のいずれか一つを指定してください"}
 )
 
 // usageTemplate is the part of help that lists commands and options.

@@ -17,6 +17,8 @@ import (
 type EnrolOptions struct {
 	Dir   string // state folder
 	Token string
+	// Cloud is what is there in the place of a token.
+	Cloud *CloudJoin
 	Facts wire.Facts
 	Force bool // also when the device is enrolled already
 	Proxy Proxy
@@ -38,7 +40,7 @@ func Enrol(ctx context.Context, o EnrolOptions) (Identity, error) {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	t, err := ParseToken(o.Token)
+	t, err := o.target()
 	if err != nil {
 		return Identity{}, err
 	}
@@ -72,10 +74,16 @@ func Enrol(ctx context.Context, o EnrolOptions) (Identity, error) {
 		NotAfter     time.Time      `json:"notAfter"`
 	}
 	body := struct {
-		Token string     `json:"token"`
-		CSR   string     `json:"csr"`
-		Facts wire.Facts `json:"facts"`
-	}{t.Secret, csr, o.Facts}
+		Token    string     `json:"token,omitempty"`
+		Evidence *Evidence  `json:"evidence,omitempty"`
+		CSR      string     `json:"csr"`
+		Facts    wire.Facts `json:"facts"`
+	}{t.Secret, nil, csr, o.Facts}
+	if o.Cloud != nil {
+		if body.Evidence, err = o.Cloud.evidence(ctx, c, csr); err != nil {
+			return Identity{}, err
+		}
+	}
 	if err := c.post(ctx, t.Server+"/agent/v1/enrol", body, &answer); err != nil {
 		return Identity{}, err
 	}

@@ -192,8 +192,13 @@ type ConnectivityStep struct {
 
 // EnrolRequest brings the device into an environment.
 type EnrolRequest struct {
-	Token string `json:"token"`
-	Force bool   `json:"force,omitempty"` // also when it is enrolled already
+	Token string `json:"token,omitempty"`
+	// Cloud names the cloud whose document says who this machine is, in the
+	// place of a token; Server and Pin say where to enrol and whom to trust.
+	Cloud  string `json:"cloud,omitempty"`
+	Server string `json:"server,omitempty"`
+	Pin    string `json:"pin,omitempty"`
+	Force  bool   `json:"force,omitempty"` // also when it is enrolled already
 }
 
 // EnrolResult says where the device belongs now.

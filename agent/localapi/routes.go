@@ -368,7 +368,7 @@ func (s *Server) enrol(c *call) error {
 	if err != nil {
 		return err
 	}
-	if req.Token == "" {
+	if req.Token == "" && req.Cloud == "" {
 		return fault.New(fault.Invalid, "the join token is missing")
 	}
 	if s.cfg.Backend.Enrolment == nil {
