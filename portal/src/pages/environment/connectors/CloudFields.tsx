@@ -1,4 +1,4 @@
-import { Field, Input, makeStyles, MessageBar, MessageBarBody, tokens } from '@fluentui/react-components'
+import { Field, Input, makeStyles, MessageBar, MessageBarBody, mergeClasses, Textarea, tokens } from '@fluentui/react-components'
 import { useTranslation } from 'react-i18next'
 import type { Connector, ConnectorKind } from '../../../api/connectors'
 import { useName } from '../../../i18n/names'
@@ -6,7 +6,11 @@ import { Panel } from '../../../ui/Panel'
 import { cloudFields, type Draft } from './draft'
 import { SecretField } from './SecretField'
 
-const useStyles = makeStyles({ fields: { display: 'grid', gridTemplateColumns: 'repeat(auto-fit, minmax(min(320px, 100%), 1fr))', alignItems: 'start', gap: tokens.spacingHorizontalL } })
+const useStyles = makeStyles({
+  fields: { display: 'grid', gridTemplateColumns: 'repeat(auto-fit, minmax(min(320px, 100%), 1fr))', alignItems: 'start', gap: tokens.spacingHorizontalL },
+  whole: { gridColumn: '1 / -1' },
+  mono: { fontFamily: tokens.fontFamilyMonospace, fontSize: tokens.fontSizeBase200 },
+})
 
 interface Props {
   kind: Exclude<ConnectorKind, 'ssh'>
@@ -28,12 +32,15 @@ export function CloudFields({ kind, draft, set, disabled, connector }: Props) {
       <div className={styles.fields}>
         {cloudFields[kind].map((f) => {
           const label = name('cloudField', f.name)
+          const hint = f.hint ? name('cloudFieldHint', f.name) : undefined
           if (f.secret) {
-            return <SecretField key={f.name} label={label} stored={stored} value={draft.secret[f.name] ?? ''} set={(value) => set({ secret: { ...draft.secret, [f.name]: value } })} disabled={disabled} long={f.long} testid={`cloud-${f.name}`} />
+            return <SecretField key={f.name} label={label} hint={hint} stored={stored} value={draft.secret[f.name] ?? ''} set={(value) => set({ secret: { ...draft.secret, [f.name]: value } })} disabled={disabled} long={f.long} testid={`cloud-${f.name}`} />
           }
           return (
-            <Field key={f.name} label={label} required={!f.optional}>
-              <Input value={draft.cloud[f.name] ?? ''} maxLength={400} disabled={disabled} onChange={(_, d) => set({ cloud: { ...draft.cloud, [f.name]: d.value } })} input={{ 'data-testid': `cloud-${f.name}` } as object} />
+            <Field key={f.name} label={label} hint={hint} required={!f.optional} className={mergeClasses(f.long && styles.whole)}>
+              {f.long
+                ? <Textarea value={draft.cloud[f.name] ?? ''} rows={4} disabled={disabled} spellCheck={false} placeholder={f.example} onChange={(_, d) => set({ cloud: { ...draft.cloud, [f.name]: d.value } })} textarea={{ 'data-testid': `cloud-${f.name}`, className: styles.mono } as object} />
+                : <Input value={draft.cloud[f.name] ?? ''} maxLength={2048} disabled={disabled} spellCheck={false} autoComplete="off" placeholder={f.example} onChange={(_, d) => set({ cloud: { ...draft.cloud, [f.name]: d.value } })} input={{ 'data-testid': `cloud-${f.name}` } as object} />}
             </Field>
           )
         })}

@@ -21,7 +21,7 @@ import { Failure, Loading, useErrorText } from '../../../ui/states'
 import { Confirm } from '../Confirm'
 import { LeaveGuard } from '../LeaveGuard'
 import { CloudFields } from './CloudFields'
-import { changeOf, draftOf, sameDraft, type Draft } from './draft'
+import { changeOf, draftOf, lacks, sameDraft, type Draft } from './draft'
 import { HostKeys } from './HostKeys'
 import { SSHFields } from './SSHFields'
 import { Tested } from './Tested'
@@ -135,7 +135,7 @@ function ConnectorForm({ environment, connector, kind, reload, saved }: Props) {
   const disabled = !may || busy !== undefined
   const untestable = draft.ssh.credential === 'push' ? t('connector.testPush') : draft.ssh.credential === 'certificate' && !base ? t('connector.testCertificate') : undefined
   const reasonNotToTest = kind === 'ssh' ? untestable : undefined
-  const lacking = draft.name.trim() === '' || (kind === 'ssh' && draft.ssh.hosts.trim() === '')
+  const lacking = lacks(kind, draft)
   return (
     <Page
       title={base?.name ?? t('connector.new', { kind: name('connectorKind', kind) })}

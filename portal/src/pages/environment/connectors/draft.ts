@@ -16,13 +16,25 @@ export interface CloudField {
   optional?: boolean
   /** More than a line. */
   long?: boolean
+  /** Several, separated by commas. */
+  list?: boolean
+  /** There is a hint for it. */
+  hint?: boolean
+  example?: string
 }
 
 /** What each cloud asks for. */
 export const cloudFields: Record<Exclude<ConnectorKind, 'ssh'>, CloudField[]> = {
-  azure: [{ name: 'tenantId' }, { name: 'subscriptionId' }, { name: 'clientId' }, { name: 'clientSecret', secret: true }],
-  aws: [{ name: 'region' }, { name: 'roleArn', optional: true }, { name: 'accessKeyId' }, { name: 'secretAccessKey', secret: true }],
-  gcp: [{ name: 'projectId' }, { name: 'serviceAccountKey', secret: true, long: true }],
+  azure: [
+    { name: 'tenantId', example: '00000000-0000-0000-0000-000000000000' }, { name: 'subscriptionId', example: '00000000-0000-0000-0000-000000000000' },
+    { name: 'clientId', optional: true, hint: true }, { name: 'clientSecret', secret: true }, { name: 'resourceGroups', optional: true, list: true, hint: true },
+  ],
+  aws: [
+    { name: 'regions', list: true, hint: true, example: 'eu-central-1, us-east-1' }, { name: 'accessKeyId', optional: true, hint: true, example: 'AKIAIOSFODNN7EXAMPLE' },
+    { name: 'secretAccessKey', secret: true }, { name: 'roleArn', optional: true, hint: true, example: 'arn:aws:iam::123456789012:role/komainu' }, { name: 'externalId', optional: true, hint: true },
+    { name: 'certificates', optional: true, long: true, hint: true, example: '-----BEGIN CERTIFICATE-----' },
+  ],
+  gcp: [{ name: 'projectId', example: 'example-works' }, { name: 'zones', optional: true, list: true, hint: true, example: 'europe-west3-a, europe-west3-b' }, { name: 'serviceAccountKey', secret: true, long: true, hint: true }],
 }
 
 const settingsOf = (kind: ConnectorKind, connector?: Connector): CloudSettings => (kind === 'ssh' ? {} : connector?.[kind] ?? {})
@@ -37,7 +49,8 @@ export function draftOf(kind: ConnectorKind, connector?: Connector): Draft {
   if (kind !== 'ssh') {
     const settings = settingsOf(kind, connector)
     for (const f of cloudFields[kind]) {
-      if (!f.secret) cloud[f.name] = String(settings[f.name] ?? '')
+      const value = settings[f.name] ?? ''
+      if (!f.secret) cloud[f.name] = Array.isArray(value) ? value.join(', ') : String(value)
     }
   }
   return { name: connector?.name ?? '', ssh, cloud, secret: {} }
@@ -52,5 +65,17 @@ export function changeOf(kind: ConnectorKind, draft: Draft, base?: Connector): C
   const secret = typed(draft.secret)
   const change: ConnectorChange = { name: draft.name.trim(), kind, ...(base && { version: base.version }), ...(Object.keys(secret).length > 0 && { secret }) }
   if (kind === 'ssh') return { ...change, ssh: draft.ssh }
-  return { ...change, [kind]: Object.fromEntries(Object.entries(draft.cloud).filter(([, value]) => value.trim() !== '')) }
+  const settings: CloudSettings = {}
+  for (const f of cloudFields[kind]) {
+    const value = (draft.cloud[f.name] ?? '').trim()
+    if (!f.secret && value !== '') settings[f.name] = f.list ? value.split(/[\s,]+/).filter(Boolean) : value
+  }
+  return { ...change, [kind]: settings }
+}
+
+/** Whether something is missing that a connector cannot do without. */
+export function lacks(kind: ConnectorKind, draft: Draft): boolean {
+  if (draft.name.trim() === '') return true
+  if (kind === 'ssh') return draft.ssh.hosts.trim() === ''
+  return cloudFields[kind].some((f) => !f.secret && !f.optional && (draft.cloud[f.name] ?? '').trim() === '')
 }
