@@ -68,8 +68,9 @@ var layers = []layer{
 	{"control/ingest", with("wire", "control/db", "control/rest")},
 	{"control/gateway", with("wire", "control/db", "control/rest")},
 	{"control/downloads", with("content/", "control/rest")},
-	{"control/connector", with("control/db", "control/rest", "control/access", "control/seal", "control/machine", "deploy/")}, // inventories are machines
-	{"control/onboard", with("control/db", "control/rest", "control/access", "control/machine")},                              // works on machines
+	{"control/connector", with("control/db", "control/rest", "control/access", "control/seal", "control/machine", "control/connector/", "deploy/")}, // inventories are machines
+	{"control/connector/", with("control/connector/cloud")},                                      // clouds do not know each other
+	{"control/onboard", with("control/db", "control/rest", "control/access", "control/machine")}, // works on machines
 	{"control/client", shared},
 
 	// Commands import one half each.
@@ -96,6 +97,7 @@ var foreign = []struct {
 	{"github.com/duckdb/duckdb-go", []string{"control/eventstore/"}, "one place opens the event store"},
 	{"github.com/nats-io", []string{"control/queue"}, "one place knows the queue"},
 	{"github.com/spf13/cobra", []string{"agent/cli", "cmd/komainuctl", "internal/manpage"}, "commands only"},
+	{"github.com/aws/aws-sdk-go-v2", []string{"control/connector/aws"}, "one place knows each cloud"},
 	{"github.com/lxzan/gws", []string{"agent/link", "control/gateway"}, "the two ends of the link"},
 }
 

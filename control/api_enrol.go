@@ -5,15 +5,19 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"sync"
 	"time"
 
 	"komainu/control/access"
+	"komainu/control/connector"
+	"komainu/control/connector/cloud"
 	"komainu/control/device"
 	"komainu/control/enrol"
 	"komainu/control/machine"
 	"komainu/control/onboard"
 	"komainu/control/plan"
 	"komainu/control/rest"
+	"komainu/deploy"
 	"komainu/fault"
 )
 
@@ -114,6 +118,49 @@ type registrar struct {
 	devices      *device.Registry
 	machines     *machine.Registry
 	engine       *onboard.Engine
+	connectors   *connector.Connectors
+
+	proving sync.Mutex // a machine that proves who it is comes in once
+}
+
+// Recognize implements enrol.Registrar: the connectors know the machines of
+// clouds.
+func (r *registrar) Recognize(ctx context.Context, e enrol.Evidence) (enrol.Admission, error) {
+	found, err := r.connectors.Recognize(ctx, r.organization.ID, cloud.Evidence(e), func(connector, key string) bool {
+		_, ok := r.machines.Found(connector, key)
+		return ok
+	})
+	if err != nil {
+		return enrol.Admission{}, err
+	}
+	m, ok := r.machines.Found(found.Connector, found.Key)
+	if !ok {
+		return enrol.Admission{}, fault.New(fault.Unavailable, "the machine has just left the inventory; try again in a minute")
+	}
+	return enrol.Admission{Environment: m.Environment, Machine: m.ID}, r.admits(m.ID)
+}
+
+// admits says why a machine that has proven who it is must not come in. A
+// document can be shown by whoever has read it on the machine, some of them
+// for as long as the machine runs. So a machine that has an agent gets no
+// second identity, unless the control plane itself is installing there now;
+// and one that somebody has offboarded stays out until it is deployed to.
+func (r *registrar) admits(id string) error {
+	m, err := r.machines.Get(r.organization.ID, id)
+	if err != nil {
+		return err
+	}
+	if m.Extension.State == deploy.Creating {
+		return nil
+	}
+	device, known := r.devices.State(m.Device)
+	switch {
+	case m.Offboarded:
+		return fault.New(fault.Denied, "the machine %s was offboarded; deploy to it from its page", m.Name)
+	case m.Device != "" && known && !device.Offboarded:
+		return fault.New(fault.Denied, "the machine %s has an agent already (device %s); offboard that one, or deploy to the machine from its page", m.Name, m.Device)
+	}
+	return nil
 }
 
 // Register creates a device from the facts of a host.
@@ -125,6 +172,13 @@ func (r *registrar) Register(ctx context.Context, to enrol.Admission, facts json
 	e, err := r.plans.Get(ctx, r.organization.ID, to.Environment)
 	if err != nil {
 		return enrol.Registration{}, err
+	}
+	if to.Evidence {
+		r.proving.Lock()
+		defer r.proving.Unlock()
+		if err := r.admits(to.Machine); err != nil {
+			return enrol.Registration{}, err
+		}
 	}
 	id, err := r.devices.Register(ctx, r.organization.ID, e.ID, f)
 	if err != nil {

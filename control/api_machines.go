@@ -327,9 +327,10 @@ func (a *api) createConnector(ctx context.Context, in *createConnectorInput) (co
 	return a.synced(ctx, organization, c.ID)
 }
 
-// synced takes the inventory of a connector over and returns it.
+// synced takes the inventory of a connector over and returns it. Where that
+// is not possible now, the connector says why.
 func (a *api) synced(ctx context.Context, organization, id string) (connector.Connector, error) {
-	if _, err := a.known.connectors.Sync(ctx, organization, id); err != nil {
+	if _, err := a.known.connectors.Sync(ctx, organization, id); err != nil && !fault.Is(err, fault.Conflict) {
 		return connector.Connector{}, err
 	}
 	c, err := a.known.connectors.Get(ctx, organization, id)

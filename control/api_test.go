@@ -21,6 +21,7 @@ import (
 
 	"komainu/control/access"
 	"komainu/control/audit"
+	"komainu/control/connector/cloud"
 	"komainu/control/db"
 	"komainu/control/device"
 	"komainu/control/enrol"
@@ -65,6 +66,8 @@ type bench struct {
 	env    string
 	log    *bytes.Buffer
 	header http.Header // sent with every request
+	// open opens machines, connectors and packages anew, for another address.
+	open func(address string, clouds cloud.Options)
 }
 
 func newBench(t *testing.T) *bench {
@@ -112,13 +115,17 @@ func newBench(t *testing.T) *bench {
 	b.api.meter = newMeter(b.api, &events{}, t.TempDir(), "test")
 	b.api.meter.queue, b.api.meter.store = calm{}, calm{}
 	b.api.tests = newTests(state, trail.Record, b.api.desk, &b.api.agents, b.api.notices, changes, known.news)
-	cfg := DefaultConfig()
-	cfg.State, cfg.Content.Packages = t.TempDir(), t.TempDir()
-	must(known.open(t.Context(), cfg, neighbours{
-		state: state, trail: trail, plans: plans, devices: devices, rules: rules, ids: ids, tests: b.api.tests, pushes: pushes, changes: changes,
-		address: b.api.address, log: log, organization: org.ID,
-	}))
-	t.Cleanup(func() { known.close() })
+	b.open = func(address string, clouds cloud.Options) {
+		cfg := DefaultConfig()
+		cfg.State, cfg.Content.Packages, cfg.Clouds = t.TempDir(), t.TempDir(), clouds
+		must(known.open(t.Context(), cfg, neighbours{
+			state: state, trail: trail, plans: plans, devices: devices, rules: rules, ids: ids, tests: b.api.tests, pushes: pushes, changes: changes,
+			address: address, log: log, organization: org.ID,
+		}))
+		repository := known.repository
+		t.Cleanup(func() { repository.Close() })
+	}
+	b.open(b.api.address, cloud.Options{})
 	b.api.known = known
 	routes := rest.NewAPI(log, "test", users.Gate, db.Explain)
 	routes.Mount(b.api.routes()...)

@@ -145,7 +145,7 @@ func (b *bench) things() things {
 	}
 	return things{
 		"/api/v1/repository/packages/": "1.2.3",
-		"/api/v1/notifications/": notice.ID, "/api/v1/connectors/": way.ID, "/api/v1/machines/": machines.Items[0].ID,
+		"/api/v1/notifications/":       notice.ID, "/api/v1/connectors/": way.ID, "/api/v1/machines/": machines.Items[0].ID,
 		"/api/v1/policies/": rule.ID, "/api/v1/device-groups/": group.ID,
 		"/api/v1/users/": user.ID, "/api/v1/tokens/": token.ID, "/api/v1/environments/": b.env, "/api/v1/devices/": string(id), "{token}": join.ID,
 		"/api/v1/alerts/": changed.Alerts[0], "/api/v1/incidents/": fmt.Sprint(changed.Incidents[0]), "/api/v1/detection-tests/runs/": "run-of-web-1",

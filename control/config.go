@@ -12,6 +12,7 @@ import (
 
 	"go.yaml.in/yaml/v3"
 
+	"komainu/control/connector/cloud"
 	"komainu/fault"
 )
 
@@ -33,6 +34,9 @@ type Config struct {
 	Queue       QueueConfig   `yaml:"queue"`
 	Events      EventConfig   `yaml:"events"`
 	Content     ContentConfig `yaml:"content"`
+	// Clouds say how clouds are reached. What is here cannot be changed over
+	// the API.
+	Clouds cloud.Options `yaml:"clouds"`
 }
 
 // LogConfig says how loud the log is.
@@ -136,6 +140,9 @@ func (c *Config) Validate() error {
 	}
 	if c.Events.MaxBytes < 0 || c.Events.MaxBytes > 0 && c.Events.MaxBytes < minEventBytes {
 		problem("events.max_bytes %d: want at least %d, or 0 for no bound but the disk", c.Events.MaxBytes, int64(minEventBytes))
+	}
+	if err := c.Clouds.Validate(); err != nil {
+		errs = append(errs, err)
 	}
 	if errs == nil {
 		return nil

@@ -187,7 +187,7 @@ func Run(ctx context.Context, cfg Config, env Env) (err error) {
 	routes := rest.NewAPI(a.log, env.Version, users.Gate, db.Explain)
 	routes.Mount(a.routes()...)
 	routes.Handle("/", portal.Handler())
-	enrolment := ids.Handler(&registrar{organization, plans, devices, known.machines, known.engine}, wire.Protocol)
+	enrolment := ids.Handler(&registrar{organization: organization, plans: plans, devices: devices, machines: known.machines, engine: known.engine, connectors: known.connectors}, wire.Protocol)
 	browsers := rest.Guard(a.log, routes, a.meter.answered)
 	packages := known.repository.Handler(agentRepository, http.NotFound)
 	entry := newDoor(listener, ids.TLSConfig(), part(log, "door"), split(enrolment, agents, packages, browsers), split(enrolment, agents, packages, http.NotFoundHandler()))
@@ -224,6 +224,7 @@ func Run(ctx context.Context, cfg Config, env Env) (err error) {
 	run("notify", notices.Run)
 	run("content", known.repository.Run)
 	run("onboard", known.engine.Run)
+	run("connector", known.connectors.Run)
 	run("retention", func(ctx context.Context) error {
 		return events.retain(ctx, cfg.Events, part(log, "retention"))
 	})

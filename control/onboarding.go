@@ -100,7 +100,7 @@ type neighbours struct {
 func (o *onboarding) open(ctx context.Context, cfg Config, n neighbours) (err error) {
 	server := strings.TrimPrefix(n.address, "https://")
 	o.connectors, err = connector.Open(connector.Config{
-		DB: n.state, Dir: filepath.Join(cfg.State, keysFolder), Log: part(n.log, "connector"), Record: n.trail.Record, Server: server,
+		DB: n.state, Dir: filepath.Join(cfg.State, keysFolder), Log: part(n.log, "connector"), Record: n.trail.Record, Server: server, Clouds: cfg.Clouds,
 		Synced:  o.machines.Sync,
 		Gone:    o.machines.Abandon,
 		Changed: func(organization, id string) { n.changes.publish(organization, topicWay, id) },
@@ -128,8 +128,9 @@ func (o *onboarding) engineConfig(n neighbours, server string) onboard.Config {
 		},
 		Package: func(format, arch string) (onboard.Package, bool) {
 			p, ok := o.repository.Newest(format, arch)
-			return onboard.Package{Version: p.Version, SHA256: p.SHA256, Size: p.Size, Content: func() (io.ReadCloser, error) { return o.repository.Content(p) }}, ok
+			return onboard.Package{Version: p.Version, SHA256: p.SHA256, Size: p.Size, URL: n.address + "/repository/" + content.File(p), Content: func() (io.ReadCloser, error) { return o.repository.Content(p) }}, ok
 		},
+		Pin: n.ids.Pin,
 		Token: func(ctx context.Context, m machine.Machine) (string, error) {
 			_, text, err := n.ids.CreateToken(ctx, enrol.TokenRequest{
 				Environment: m.Environment, Machine: m.ID, Label: "deployment", Lasts: deployTokenLife, MaxUses: 1, CreatedBy: "onboarding", Server: n.address,

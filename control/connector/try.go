@@ -35,12 +35,11 @@ type Report struct {
 	Passed int     `json:"passed"`
 }
 
-// Test looks at the hosts of a connector as it would be after a change: it
+// Test looks at the machines of a connector as it would be after a change: it
 // logs in and looks, and changes nothing. id is "" for one that is not there
 // yet; of one that is, secrets that the change leaves out are used.
 func (c *Connectors) Test(ctx context.Context, organization, id string, change *Change) (Report, error) {
 	r := &row{ID: rest.NewID()}
-	keys := func() remote.HostKeys { return unpinned{} }
 	if id != "" {
 		var err error
 		if r, err = c.row(ctx, organization, id); err != nil {
@@ -51,17 +50,36 @@ func (c *Connectors) Test(ctx context.Context, organization, id string, change *
 		if err := c.apply(r, *change); err != nil {
 			return Report{}, err
 		}
-		if r.Settings.Credential == Certificate && id == "" {
-			return Report{}, fault.New(fault.Conflict, "the CA for certificates is made when the connector is saved; save it, give its public key to the hosts, and test it then")
+	}
+	secret, err := c.secret(r)
+	if err != nil {
+		return Report{}, err
+	}
+	report, err := c.kinds[r.Kind].try(ctx, r, secret, id != "")
+	for _, t := range report.Hosts {
+		if t.OK {
+			report.Passed++
 		}
 	}
-	if id != "" {
-		keys = func() remote.HostKeys { return &pins{c: c, connector: r.ID, policy: r.Settings} }
-	}
-	if r.Settings.Credential == Push {
+	return report, err
+}
+
+// try logs in to the hosts of the list and looks.
+func (k servers) try(ctx context.Context, r *row, secret sealed, saved bool) (Report, error) {
+	s, err := k.settings(r)
+	switch {
+	case err != nil:
+		return Report{}, err
+	case s.Credential == Certificate && !saved:
+		return Report{}, fault.New(fault.Conflict, "the CA for certificates is made when the connector is saved; save it, give its public key to the hosts, and test it then")
+	case s.Credential == Push:
 		return Report{}, fault.New(fault.Conflict, "this connector holds no credential: test and deploy from your workstation with komainuctl deploy")
 	}
-	list, err := remote.ParseInventory(r.Settings.Hosts)
+	keys := func() remote.HostKeys { return unpinned{} }
+	if saved {
+		keys = func() remote.HostKeys { return &pins{c: k.c, connector: r.ID, policy: s} }
+	}
+	list, err := remote.ParseInventory(s.Hosts)
 	if err != nil {
 		return Report{}, err
 	}
@@ -73,8 +91,8 @@ func (c *Connectors) Test(ctx context.Context, organization, id string, change *
 		all.Go(func() {
 			defer func() { <-slots }()
 			e := list[i]
-			t := Tried{Name: e.Name, Address: e.Address(r.Settings.Port)}
-			facts, err := c.look(ctx, r, t.Address, e.User, keys())
+			t := Tried{Name: e.Name, Address: e.Address(s.Port)}
+			facts, err := k.look(ctx, s, secret, t.Address, e.User, keys())
 			if err == nil {
 				t.Facts = &facts
 			}
@@ -84,7 +102,7 @@ func (c *Connectors) Test(ctx context.Context, organization, id string, change *
 				t.Reason = new(deploy.ReasonOf(deploy.ConnectorFailed, err.Error()))
 			}
 			if err == nil {
-				if f := facts.Check(deploy.Requirements{Now: c.cfg.Now()}); f != nil {
+				if f := facts.Check(deploy.Requirements{Now: k.c.cfg.Now()}); f != nil {
 					t.Reason = &f.Reason
 				}
 			}
@@ -93,21 +111,16 @@ func (c *Connectors) Test(ctx context.Context, organization, id string, change *
 		})
 	}
 	all.Wait()
-	for _, t := range report.Hosts {
-		if t.OK {
-			report.Passed++
-		}
-	}
 	return report, nil
 }
 
-func (c *Connectors) look(ctx context.Context, r *row, address, login string, keys remote.HostKeys) (deploy.Facts, error) {
+func (k servers) look(ctx context.Context, s SSH, secret sealed, address, login string, keys remote.HostKeys) (deploy.Facts, error) {
 	ctx, cancel := context.WithTimeout(ctx, tryLimit)
 	defer cancel()
-	h, err := c.dial(ctx, r, address, login, keys)
+	h, err := k.dial(ctx, s, secret, address, login, keys)
 	if err != nil {
 		return deploy.Facts{}, err
 	}
 	defer h.Close()
-	return deploy.Inspect(ctx, h, c.cfg.Server)
+	return deploy.Inspect(ctx, h, k.c.cfg.Server)
 }

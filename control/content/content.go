@@ -212,6 +212,9 @@ func (r *Repository) Content(p Package) (io.ReadCloser, error) {
 	return r.dir.Open(fileOf(p))
 }
 
+// File is the path of a package below the address of the repository.
+func File(p Package) string { return fileOf(p) }
+
 // fileOf is where clients look for a package: by its hash.
 func fileOf(p Package) string {
 	return path.Join(targetsFolder, path.Dir(p.Target), p.SHA256+"."+path.Base(p.Target))

@@ -64,6 +64,7 @@ type Authority struct {
 	policy ed25519.PrivateKey
 	failed *limiter // enrolments, by address
 	renews *limiter // by device
+	nonces *nonces
 
 	rotated chan struct{} // a rotation began; capacity 1
 
@@ -89,7 +90,7 @@ func Open(cfg Config) (*Authority, error) {
 	if err != nil {
 		return nil, err
 	}
-	a := &Authority{cfg: cfg, ca: ca, next: next, rotated: make(chan struct{}, 1), policy: policy, failed: newLimiter(failuresPerMinute), renews: newLimiter(renewalsPerMinute),
+	a := &Authority{cfg: cfg, ca: ca, next: next, rotated: make(chan struct{}, 1), policy: policy, failed: newLimiter(failuresPerMinute), renews: newLimiter(renewalsPerMinute), nonces: newNonces(),
 		server: map[netip.Addr]*tls.Certificate{}}
 	_, err = a.serverCertificate(netip.Addr{})
 	return a, err

@@ -33,7 +33,22 @@ type Registration struct {
 // Admission is what a host is let in for.
 type Admission struct {
 	Environment string
-	Machine     string // that the token was made for, or empty
+	Machine     string // that the token was made for or the evidence is about, or empty
+	// Evidence says that a document of a cloud was shown in the place of a
+	// token. It is not used up by being used: the registrar lets a machine in
+	// once.
+	Evidence bool
+}
+
+// Evidence is a document of a cloud by which a host says who it is.
+type Evidence struct {
+	Cloud     string `json:"cloud"`
+	Document  string `json:"document"`
+	Signature string `json:"signature,omitempty"`
+	// Nonce is what was given out for the key that asks, and Pin the pin of the
+	// CA: documents that can carry something carry them.
+	Nonce string `json:"nonce"`
+	Pin   string `json:"-"`
 }
 
 // Registrar creates devices.
@@ -42,15 +57,20 @@ type Registrar interface {
 	// object). Errors: fault.Invalid for facts that cannot be used,
 	// fault.NotFound when the environment is gone.
 	Register(ctx context.Context, a Admission, facts json.RawMessage) (Registration, error)
+	// Recognize checks evidence and finds the machine that it is about. Errors:
+	// fault.Unauthentic for evidence that nobody vouches for,
+	// fault.Unavailable for a machine that is not known yet.
+	Recognize(ctx context.Context, e Evidence) (Admission, error)
 }
 
 // maxBody is more than a request and the facts of a host need.
 const maxBody = 64 << 10
 
 type enrolRequest struct {
-	Secret string          `json:"token"`
-	CSR    string          `json:"csr"`
-	Facts  json.RawMessage `json:"facts"`
+	Secret   string          `json:"token"`
+	Evidence *Evidence       `json:"evidence"` // in the place of the token
+	CSR      string          `json:"csr"`
+	Facts    json.RawMessage `json:"facts"`
 }
 
 // identity is the answer to enrolment and renewal.
@@ -65,12 +85,15 @@ type identity struct {
 	NotAfter     time.Time      `json:"notAfter"`
 }
 
-// Handler serves POST /agent/v1/enrol, POST /agent/v1/renew and GET
-// /agent/v1/ping. protocol is what ping tells.
+// Handler serves POST /agent/v1/enrol, POST /agent/v1/challenge, POST
+// /agent/v1/renew and GET /agent/v1/ping. protocol is what ping tells.
 func (a *Authority) Handler(reg Registrar, protocol int) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST /agent/v1/enrol", func(w http.ResponseWriter, r *http.Request) {
 		a.answer(w, r, func(ctx context.Context) (any, error) { return a.enrol(ctx, r, reg) })
+	})
+	mux.HandleFunc("POST /agent/v1/challenge", func(w http.ResponseWriter, r *http.Request) {
+		a.answer(w, r, func(context.Context) (any, error) { return a.challenge(r) })
 	})
 	mux.HandleFunc("POST /agent/v1/renew", func(w http.ResponseWriter, r *http.Request) {
 		a.answer(w, r, func(ctx context.Context) (any, error) { return a.renew(ctx, r) })
@@ -153,6 +176,9 @@ func (a *Authority) admit(ctx context.Context, r *http.Request, reg Registrar) (
 	if err != nil {
 		return identity{}, err
 	}
+	if req.Evidence != nil {
+		return a.admitByEvidence(ctx, reg, req, csr)
+	}
 	var t Token
 	// The use is spent first and given back when the rest fails: the registrar
 	// has tables of its own, which a transaction here would lock out.
@@ -163,7 +189,7 @@ func (a *Authority) admit(ctx context.Context, r *http.Request, reg Registrar) (
 	if err != nil {
 		return identity{}, err
 	}
-	id, err := a.register(ctx, reg, t, req, csr)
+	id, err := a.register(ctx, reg, Admission{Environment: t.EnvironmentID, Machine: t.MachineID}, "token "+t.ID, req, csr)
 	if err != nil {
 		// Also when the agent has hung up meanwhile, which ends ctx.
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
@@ -174,8 +200,8 @@ func (a *Authority) admit(ctx context.Context, r *http.Request, reg Registrar) (
 	return id, nil
 }
 
-func (a *Authority) register(ctx context.Context, reg Registrar, t Token, req enrolRequest, csr *x509.CertificateRequest) (identity, error) {
-	device, err := reg.Register(ctx, Admission{Environment: t.EnvironmentID, Machine: t.MachineID}, req.Facts)
+func (a *Authority) register(ctx context.Context, reg Registrar, to Admission, by string, req enrolRequest, csr *x509.CertificateRequest) (identity, error) {
+	device, err := reg.Register(ctx, to, req.Facts)
 	if err != nil {
 		return identity{}, err
 	}
@@ -183,7 +209,7 @@ func (a *Authority) register(ctx context.Context, reg Registrar, t Token, req en
 	if err != nil {
 		return identity{}, err
 	}
-	a.cfg.Log.Info("a device has enrolled", "device", device.Device, "environment", device.Environment, "token", t.ID)
+	a.cfg.Log.Info("a device has enrolled", "device", device.Device, "environment", device.Environment, "by", by)
 	id := identity{
 		Device: device.Device, Organization: device.Organization, Environment: device.Environment,
 		Certificate: string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert.Raw})), CA: string(a.CAPEM()), NotAfter: cert.NotAfter,

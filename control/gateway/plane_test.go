@@ -228,6 +228,11 @@ func (p *plane) Register(_ context.Context, to enrol.Admission, facts json.RawMe
 	return enrol.Registration{Device: d, Organization: "org", Environment: to.Environment}, nil
 }
 
+// Recognize implements enrol.Registrar.
+func (p *plane) Recognize(context.Context, enrol.Evidence) (enrol.Admission, error) {
+	return enrol.Admission{}, fault.New(fault.Unauthentic, "no cloud is known here")
+}
+
 func (p *plane) take(_ context.Context, d event.DeviceID, name string, frame []byte) error {
 	p.mu.Lock()
 	publish, told := p.publish, p.publishing

@@ -280,6 +280,14 @@ type Known struct {
 	Stopped bool
 }
 
+// Inventory is what a connector has found.
+type Inventory struct {
+	Machines []Known
+	// Missed reports whether a machine, by its key, is where the inventory
+	// could not look this time: it is not gone then. May be nil.
+	Missed func(key string) bool
+}
+
 // Synced counts what a synchronisation did.
 type Synced struct {
 	Known int `json:"known"`
@@ -289,7 +297,7 @@ type Synced struct {
 
 // Sync takes over the inventory of a connector: machines that are new are
 // added, those that it does not name any more are marked as gone.
-func (r *Registry) Sync(ctx context.Context, organization, environment, connector, source string, inventory []Known) (Synced, error) {
+func (r *Registry) Sync(ctx context.Context, organization, environment, connector, source string, inventory Inventory) (Synced, error) {
 	r.writing.Lock()
 	defer r.writing.Unlock()
 	now := r.now()
@@ -299,9 +307,9 @@ func (r *Registry) Sync(ctx context.Context, organization, environment, connecto
 			there[m.ExternalID] = m
 		}
 	}
-	counts := Synced{Known: len(inventory)}
+	counts := Synced{Known: len(inventory.Machines)}
 	var changed, added []*Machine
-	for _, k := range inventory {
+	for _, k := range inventory.Machines {
 		old := there[k.Key]
 		delete(there, k.Key)
 		m := &Machine{ID: rest.NewID(), Organization: organization, FirstSeen: now, Version: 1, Extension: Extension{State: deploy.None, Since: now}}
@@ -319,7 +327,7 @@ func (r *Registry) Sync(ctx context.Context, organization, environment, connecto
 		}
 	}
 	for _, m := range there {
-		if !m.Gone {
+		if !m.Gone && (inventory.Missed == nil || !inventory.Missed(m.ExternalID)) {
 			clone := *m
 			clone.Gone = true
 			changed = append(changed, &clone)
@@ -348,6 +356,18 @@ func (r *Registry) Sync(ctx context.Context, organization, environment, connecto
 	}
 	r.cfg.Changed(organization, "")
 	return counts, nil
+}
+
+// Found returns the machine that a connector knows by a key.
+func (r *Registry) Found(connector, key string) (Machine, bool) {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	for _, m := range r.machines {
+		if m.Connector == connector && m.ExternalID == key && !m.Gone {
+			return *m, true
+		}
+	}
+	return Machine{}, false
 }
 
 // Enrolled notes that an agent has enrolled: on the machine that its token was

@@ -92,7 +92,7 @@ func (w *world) inventory(names ...string) {
 		w.mu.Unlock()
 		list = append(list, machine.Known{Key: n, Name: n, Address: n, System: "linux"})
 	}
-	if _, err := w.machines.Sync(w.t.Context(), org, env, "way", "ssh", list); err != nil {
+	if _, err := w.machines.Sync(w.t.Context(), org, env, "way", "ssh", machine.Inventory{Machines: list}); err != nil {
 		w.t.Fatal(err)
 	}
 }

@@ -42,6 +42,7 @@ type Package struct {
 	SHA256  string // hexadecimal
 	Size    int64
 	Content func() (io.ReadCloser, error)
+	URL     string // where machines get it themselves
 }
 
 // Config is what an Engine needs of its neighbours.
@@ -70,7 +71,10 @@ type Config struct {
 	Policy func(event.DeviceID)
 	// Changed is told of an environment whose settings changed. Must not block.
 	Changed func(organization, environment string)
-	Server  string // host:port of the control plane as machines reach it
+	// Pin returns the pin of the CA, by which machines that bring no token know
+	// the control plane.
+	Pin    func() string
+	Server string // host:port of the control plane as machines reach it
 }
 
 // Engine works on the machines. It is safe for concurrent use.

@@ -184,7 +184,13 @@ func (a *attempt) plan(ctx context.Context, m machine.Machine, f deploy.Facts) (
 			own = f.Device
 		}
 	}
-	if own == "" {
+	limits := deploy.LimitsOf(a.host)
+	switch {
+	case own != "":
+	case limits.Cloud != "":
+		i.Cloud, i.Server, i.Pin = limits.Cloud, a.cfg.Server, a.cfg.Pin()
+	default:
+		i.InArguments = limits.NoInput
 		if i.Token, err = a.cfg.Token(ctx, m); err != nil {
 			return i, "", err
 		}
@@ -197,6 +203,10 @@ func (a *attempt) plan(ctx context.Context, m machine.Machine, f deploy.Facts) (
 		return i, own, nil // nothing to install
 	}
 	i.Package, i.SHA256, i.Size = f.Manager, p.SHA256, p.Size
+	if limits.NoInput {
+		i.URL = p.URL
+		return i, own, nil
+	}
 	content, err := p.Content()
 	if err != nil {
 		return i, "", fmt.Errorf("open the package: %w", err)

@@ -1,0 +1,257 @@
+package control
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"komainu/agent/instance"
+	"komainu/agent/link"
+	"komainu/control/access"
+	"komainu/control/connector"
+	"komainu/control/connector/cloud"
+	"komainu/control/connector/cloud/cloudtest"
+	"komainu/control/machine"
+	"komainu/deploy"
+	"komainu/fault"
+	"komainu/wire"
+)
+
+// doorOf serves the enrolment of a bench, as the control plane does, and has
+// its engine work on machines that reach it there.
+func doorOf(t *testing.T, b *bench, clouds map[string]string) (address string) {
+	t.Helper()
+	organization, err := b.api.access.Organization(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var handler http.Handler
+	serve := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { handler.ServeHTTP(w, r) })
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	address = "https://" + listener.Addr().String()
+	b.open(address, cloud.Options{Endpoints: clouds})
+	known := b.api.known
+	handler = b.api.ids.Handler(&registrar{organization: organization, plans: b.api.plans, devices: b.api.devices, machines: known.machines, engine: known.engine, connectors: known.connectors}, wire.Protocol)
+	entry := newDoor(listener, b.api.ids.TLSConfig(), slog.New(slog.DiscardHandler), serve, serve)
+	ended := make(chan error, 1)
+	go func() { ended <- entry.Run() }()
+	t.Cleanup(func() {
+		if err := entry.Shutdown(context.Background()); err != nil {
+			t.Error(err)
+		}
+		<-ended
+	})
+	return address
+}
+
+// joinByCloud enrols as the agent does, with the document of a metadata service.
+func joinByCloud(ctx context.Context, dir, kind, server, pin, metadata string, force bool) (link.Identity, error) {
+	return link.Enrol(ctx, link.EnrolOptions{
+		Dir: dir, Force: force, Facts: wire.Facts{Hostname: "web", OS: "linux", Distribution: "debian", OSVersion: "12", AgentVersion: "1.0.0"},
+		Cloud: &link.CloudJoin{Cloud: kind, Server: server, Pin: pin, Document: instance.At(metadata).Document},
+	})
+}
+
+// goodFacts are those of a server that can get the agent.
+func goodFacts() string {
+	var text strings.Builder
+	for _, f := range []string{
+		"uid 0", "hostname web", "os debian", "os_version 12", "os_name Debian GNU/Linux 12", "system Linux", "kernel 6.1.0", "arch x86_64", "init systemd", "container none",
+		"memory_kb 4000000", "var_kb 9000000", "usr_kb 9000000", fmt.Sprintf("clock %d", time.Now().Unix()), "manager deb", "reach ok",
+	} {
+		text.WriteString("komainu:fact " + f + "\n")
+	}
+	return text.String() + "komainu:done\n"
+}
+
+var argument = regexp.MustCompile(`'([a-z0-9]+)=([^']*)'`)
+
+// arguments are those that stand in a script.
+func arguments(script string) map[string]string {
+	args := map[string]string{}
+	first := strings.SplitN(script, "\n", 3)[1]
+	for _, m := range argument.FindAllStringSubmatch(first, -1) {
+		args[m[1]] = m[2]
+	}
+	return args
+}
+
+// eventually waits until f holds.
+func eventually(t *testing.T, what string, f func() bool) {
+	t.Helper()
+	deadline, tick := time.After(20*time.Second), time.NewTicker(20*time.Millisecond)
+	defer tick.Stop()
+	for !f() {
+		select {
+		case <-deadline:
+			t.Fatal(what)
+		case <-tick.C:
+		}
+	}
+}
+
+// TestAWSFromConnectorToEnrolment goes the whole way: a connector is made over
+// the API, its instances are listed, the plan goes on, Systems Manager runs the
+// script, and the agent enrols by the identity document of its instance.
+func TestAWSFromConnectorToEnrolment(t *testing.T) {
+	web := &cloudtest.Instance{ID: "i-0123456789abcdef0", Name: "web", Region: "eu-central-1", Address: "10.0.0.1", State: "running", Arch: "x86_64", Agent: "Online", Tags: map[string]string{"role": "web"}, Launched: time.Now().Add(-time.Hour)}
+	stopped := &cloudtest.Instance{ID: "i-0123456789abcdef1", Name: "spare", Region: "us-east-1", State: "stopped", Arch: "x86_64", Launched: time.Now()}
+	fake := cloudtest.NewAWS(t, web, stopped)
+	fake.Local(web.ID)
+	b := newBench(t)
+	server := doorOf(t, b, map[string]string{cloud.AWS: fake.URL})
+	deb := filepath.Join(t.TempDir(), "komainu-agent_1.0.0_amd64.deb")
+	if err := os.WriteFile(deb, []byte("a package"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := b.api.known.repository.Add(deb); err != nil {
+		t.Fatal(err)
+	}
+	host := t.TempDir()
+	installs := make(chan map[string]string, 10)
+	fake.Run(func(_ cloudtest.Instance, script string) cloudtest.Ran {
+		if strings.Contains(script, "set -- 'facts'") {
+			return cloudtest.Ran{Stdout: goodFacts()}
+		}
+		args := arguments(script)
+		installs <- args
+		id, err := joinByCloud(t.Context(), host, args["cloud"], "https://"+args["server"], args["pin"], fake.Metadata, args["enrol"] == "cloudforce")
+		if err != nil {
+			return cloudtest.Ran{Stdout: "komainu:fail enrol_refused " + err.Error() + "\n", Code: 90}
+		}
+		return cloudtest.Ran{Stdout: "komainu:step enrol\nkomainu:done 1.0.0 " + string(id.Device) + "\n"}
+	})
+
+	const secret = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"
+	body := func(secret string) string {
+		text, err := json.Marshal(map[string]any{
+			"name": "Our account", "kind": "aws",
+			"aws":    map[string]any{"regions": []string{"eu-central-1", "us-east-1"}, "accessKeyId": fake.AccessKey, "certificates": fake.Certificate},
+			"secret": map[string]string{"secretAccessKey": secret},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(text)
+	}
+	report := want[connector.Report](b, 200, "POST", "/environments/"+b.env+"/connectors/test", body(secret))
+	if report.Total != 2 || report.Passed != 1 {
+		t.Errorf("the test found %+v", report)
+	}
+	way := want[connector.Connector](b, 200, "POST", "/environments/"+b.env+"/connectors", body(secret))
+	if way.Machines != 2 || way.Verified != cloud.Unverified || way.Error != nil || way.AWS == nil || !way.AWS.HasSecret || way.LastSync == nil {
+		t.Errorf("the connector is %+v", way)
+	}
+	_, text := b.send(access.Admin, "GET", "/api/v1/connectors/"+way.ID, "")
+	if strings.Contains(text, secret) || strings.Contains(b.log.String(), secret) {
+		t.Error("the secret came back")
+	}
+
+	// A region that is down keeps its machines.
+	fake.Answer(func(w http.ResponseWriter, region, _ string, _ int) bool {
+		if region == "us-east-1" {
+			cloudtest.AWSError(w, 403, "UnauthorizedOperation", "no")
+		}
+		return region == "us-east-1"
+	})
+	synced := want[machine.Synced](b, 200, "POST", "/connectors/"+way.ID+"/sync", "")
+	if synced.Gone != 0 || synced.Known != 1 {
+		t.Errorf("with a region down: %+v", synced)
+	}
+	if got := want[connector.Connector](b, 200, "GET", "/connectors/"+way.ID, ""); got.Error == nil || got.Error.ID != deploy.InventoryPartial {
+		t.Errorf("the connector does not say that a region is down: %+v", got.Error)
+	}
+	fake.Answer(nil)
+
+	// The plan goes on, and the engine works.
+	want[any](b, 200, "POST", "/connectors/"+way.ID+"/sync", "")
+	want[any](b, 200, "PUT", "/environments/"+b.env+"/plan", `{"version":1,"servers":true}`)
+	ctx, stop := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- b.api.known.engine.Run(ctx) }()
+	defer func() { stop(); <-done }()
+	args := <-installs
+	if args["enrol"] != "cloud" || args["cloud"] != "aws" || args["token"] != "" || !strings.HasPrefix(args["url"], server+"/repository/targets/") {
+		t.Errorf("the script was called with %v", args)
+	}
+	find := func(name string) machine.View {
+		list := want[struct{ Items []machine.View }](b, 200, "GET", "/machines?q="+name, "")
+		if len(list.Items) != 1 {
+			t.Fatalf("%d machines %s", len(list.Items), name)
+		}
+		return list.Items[0]
+	}
+	eventually(t, "the machine did not enrol", func() bool { return find("web").Device != nil })
+	eventually(t, "the stopped one is not said to be stopped", func() bool {
+		r := find("spare").Extension.Reason
+		return r != nil && r.ID == deploy.Stopped
+	})
+
+}
+
+// TestEvidenceIsGoodOnce tries documents without an engine: a machine that
+// boots from an image enrols by itself, once.
+func TestEvidenceIsGoodOnce(t *testing.T) {
+	web := &cloudtest.Instance{ID: "i-0123456789abcdef0", Name: "web", Region: "eu-central-1", State: "running", Arch: "x86_64", Agent: "Online", Launched: time.Now()}
+	fake := cloudtest.NewAWS(t, web)
+	fake.Local(web.ID)
+	fake.Run(func(cloudtest.Instance, string) cloudtest.Ran {
+		return cloudtest.Ran{Stdout: "komainu:step remove\nkomainu:done\n"}
+	})
+	b := newBench(t)
+	server := doorOf(t, b, map[string]string{cloud.AWS: fake.URL})
+	pin := b.api.ids.Pin()
+	try := func() error {
+		_, err := joinByCloud(t.Context(), t.TempDir(), cloud.AWS, server, pin, fake.Metadata, false)
+		return err
+	}
+	if err := try(); !fault.Is(err, fault.Unauthentic) {
+		t.Errorf("without a connector: %v", err)
+	}
+	fake.Set()
+	certificates, _ := json.Marshal(fake.Certificate)
+	want[connector.Connector](b, 200, "POST", "/environments/"+b.env+"/connectors", fmt.Sprintf(
+		`{"name":"a","kind":"aws","aws":{"regions":["eu-central-1"],"accessKeyId":%q,"certificates":%s},"secret":{"secretAccessKey":"s"}}`, fake.AccessKey, certificates))
+	fake.Set(web)
+	if err := try(); !fault.Is(err, fault.Unavailable) {
+		t.Errorf("before it is known: %v", err)
+	}
+	list := want[struct{ Items []connector.Connector }](b, 200, "GET", "/environments/"+b.env+"/connectors", "")
+	want[any](b, 200, "POST", "/connectors/"+list.Items[0].ID+"/sync", "")
+	if err := try(); err != nil {
+		t.Fatalf("a machine that is known: %v", err)
+	}
+	if err := try(); !fault.Is(err, fault.Denied) {
+		t.Errorf("a second time: %v", err)
+	}
+	m := b.api.known.machines.All(b.env)[0]
+	want[any](b, 200, "POST", "/machines/"+m.ID+"/offboard", `{}`)
+	if err := try(); !fault.Is(err, fault.Denied) {
+		t.Errorf("after it was offboarded: %v", err)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- b.api.known.engine.Run(ctx) }()
+	eventually(t, "the agent is not removed", func() bool { return b.api.known.machines.All(b.env)[0].Extension.State == deploy.None })
+	stop()
+	<-ended
+	want[any](b, 200, "POST", "/machines/"+m.ID+"/deploy", `{}`)
+	if err := try(); err != nil {
+		t.Errorf("after somebody has asked for it: %v", err)
+	}
+	if _, err := joinByCloud(t.Context(), t.TempDir(), cloud.AWS, server, strings.Repeat("0", 64), fake.Metadata, false); !fault.Is(err, fault.Unauthentic) {
+		t.Errorf("a control plane with another pin: %v", err)
+	}
+}
