@@ -113,7 +113,7 @@ func TestAWSFromConnectorToEnrolment(t *testing.T) {
 	b := newBench(t)
 	server := doorOf(t, b, map[string]string{cloud.AWS: fake.URL})
 	deb := filepath.Join(t.TempDir(), "komainu-agent_1.0.0_amd64.deb")
-	if err := os.WriteFile(deb, []byte("a package"), 0o644); err != nil {
+	if err := os.WriteFile(deb, []byte("!<arch>\ndebian-binary   "), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := b.api.known.repository.Add(deb); err != nil {
