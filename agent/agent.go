@@ -60,9 +60,11 @@ const usage = `komainud is the agent of a protected server.
 
 usage:
   komainud run [--state DIR] [--socket FILE] [--log-level LEVEL]
+  komainud upgrade [--state DIR]
   komainud version
 
-run stays in the foreground; a supervisor (systemd) starts it again when it
+upgrade goes on with an upgrade that the agent has prepared, until it has ended
+one way or the other; its unit, komainu-upgrade, does it. run stays in the foreground; a supervisor (systemd) starts it again when it
 ends. Use the command komainu to talk to it.
 `
 
@@ -86,6 +88,8 @@ func dispatch(ctx context.Context, args []string, out io.Writer) error {
 		return realtime.RunBroker(ctx, log)
 	case "scanner":
 		return scan.Serve(os.NewFile(scan.Socket, "socket"))
+	case "upgrade":
+		return runUpgrade(ctx, args[1:])
 	case "exercise":
 		return runExercise(args[1:], os.Stdin, out)
 	case "worker":

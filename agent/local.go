@@ -26,7 +26,7 @@ import (
 func (w *worker) backend() localapi.Backend {
 	l := &local{w: w}
 	s := &localSettings{settings: w.settings, logLevel: w.setLogLevel, changed: w.settingChanged}
-	return localapi.Backend{Health: l, Settings: s, Threats: l, Allowed: s, Quarantine: l, Scans: l, Exclusions: s, Connectivity: l, Enrolment: l, Definitions: l, Diagnostics: l, Tests: l}
+	return localapi.Backend{Health: l, Settings: s, Threats: l, Allowed: s, Quarantine: l, Scans: l, Exclusions: s, Connectivity: l, Enrolment: l, Definitions: l, Diagnostics: l, Tests: l, Upgrades: l}
 }
 
 // levels maps the names of `log level set` to what slog knows.

@@ -27,6 +27,7 @@ import (
 	"komainu/agent/selftest"
 	"komainu/agent/sensor"
 	"komainu/agent/spool"
+	"komainu/agent/upgrade"
 	"komainu/event"
 	"komainu/fault"
 	"komainu/finding"
@@ -50,12 +51,15 @@ type worker struct {
 	link     *link.Link
 	health   *healthKeeper
 	tests    *selftest.Runner
+	upgrades *upgrade.Runner
 	filter   sensorFilter
 
 	telemetry telemetry
 
 	obeyed     *obeyed // used by obey alone
 	startLevel string
+
+	refreshing sync.Mutex // what is known of the repository
 
 	device  atomic.Pointer[link.Identity]
 	sensor  atomic.Pointer[sensor.Sensor]
@@ -100,6 +104,7 @@ func startWorker(ctx context.Context, cfg Config) error {
 	if err != nil {
 		return err
 	}
+	w.openUpgrades()
 	w.openLink()
 	w.health = newHealthKeeper(w)
 	w.protect.tellUntold()
@@ -125,6 +130,7 @@ func startWorker(ctx context.Context, cfg Config) error {
 	keep("remediation", w.protect.runRetries)
 	keep("schedule", scheduled.Run)
 	keep("definitions", w.runDefinitions)
+	keep("upgrade", w.upgrades.Run)
 	if w.realtime != nil {
 		keep("realtime", func(ctx context.Context) error { return w.realtime.Run(ctx, w.protect) })
 		keep("marks", w.runMarks)
@@ -327,6 +333,7 @@ func (w *worker) openLink() {
 		Claim:         (&claimer{file: w.cfg.path("spool/owner"), discard: w.discard}).Claim,
 		Proxy:         w.proxy,
 		Test:          w.beginTest, TestStages: w.tests.Answer,
+		Upgrade: w.beginUpgrade, UpgradeStatus: w.upgrades.Status,
 		Health: func() []byte {
 			report := w.health.report()
 			b, err := json.Marshal(&report)
@@ -500,6 +507,9 @@ func (w *worker) runMarks(ctx context.Context) error {
 				}
 			} else {
 				w.health.marksFailed(nil)
+				if !known {
+					go w.beginsToProtect(ctx)
+				}
 			}
 			have, known = want, true
 			w.health.marked(have)
@@ -516,6 +526,7 @@ func (w *worker) runMarks(ctx context.Context) error {
 			// The guardian takes all marks away when it closes the group. To ask
 			// the broker for it would be to wait for an answer that nobody reads
 			// any more.
+			w.protected(false)
 			return nil
 		case <-w.wakeup:
 		case <-tick.C:

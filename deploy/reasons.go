@@ -87,9 +87,13 @@ const (
 
 // Of upgrades.
 const (
-	UpgradeFailed     ReasonID = "upgrade_failed"
-	UpgradeRolledBack ReasonID = "upgrade_rolled_back"
-	UpgradeUnhealthy  ReasonID = "upgrade_unhealthy"
+	UpgradeFailed      ReasonID = "upgrade_failed"
+	UpgradeRolledBack  ReasonID = "upgrade_rolled_back"
+	UpgradeUnhealthy   ReasonID = "upgrade_unhealthy"
+	UpgradeUntrusted   ReasonID = "upgrade_untrusted"
+	UpgradeNoWayBack   ReasonID = "upgrade_no_way_back"
+	UpgradeInterrupted ReasonID = "upgrade_interrupted"
+	UpgradeStuck       ReasonID = "upgrade_stuck"
 )
 
 type entry struct {
@@ -175,7 +179,14 @@ var catalogue = map[ReasonID]entry{
 
 	UpgradeFailed:     {text: "the upgrade did not succeed, and the version from before runs", remedy: "the detail is what the package manager says"},
 	UpgradeRolledBack: {text: "the new version did not become healthy, and the version from before runs again", remedy: "the detail is what it lacked; report it"},
-	UpgradeUnhealthy:  {text: "the machine is less healthy since the upgrade", remedy: "the page of the device says what is wrong; roll the upgrade back if it is not the machine"},
+	UpgradeUntrusted: {text: "the repository, or a package in it, is not what was signed; nothing was changed", permanent: true,
+		remedy: "the detail says what is wrong with it; look for who changes it on the way, or at the state of the repository"},
+	UpgradeNoWayBack: {text: "the repository has no package of the version that runs, so that there would be no way back; nothing was changed", permanent: true,
+		remedy: "add that version with komainu-control content add"},
+	UpgradeInterrupted: {text: "the agent was stopped while it fetched the packages; nothing was changed", remedy: "upgrade it again"},
+	UpgradeStuck: {text: "the new version was not well, and the one from before is not well either", permanent: true,
+		remedy: "look after the machine: journalctl -u komainu-upgrade -u komainu-agent says what was done"},
+	UpgradeUnhealthy: {text: "the machine is less healthy since the upgrade", remedy: "the page of the device says what is wrong; roll the upgrade back if it is not the machine"},
 }
 
 // ReasonOf returns a reason of the catalogue.

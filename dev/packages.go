@@ -54,6 +54,8 @@ var parcels = []parcel{
 		name: agentParcel, commands: []string{"komainud", "komainu"}, static: true, scripts: "agent",
 		files: []parcelFile{
 			{"packaging/systemd/komainu-agent.service", "/usr/lib/systemd/system/komainu-agent.service"},
+			{"packaging/systemd/komainu-upgrade.path", "/usr/lib/systemd/system/komainu-upgrade.path"},
+			{"packaging/systemd/komainu-upgrade.service", "/usr/lib/systemd/system/komainu-upgrade.service"},
 			{"packaging/systemd/komainu-agent.sysusers", "/usr/lib/sysusers.d/komainu-agent.conf"},
 			{"LICENSE", "/usr/share/doc/komainu-agent/copyright"},
 		},

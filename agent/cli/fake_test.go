@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"komainu/agent/localapi"
+	"komainu/deploy"
 	"komainu/fault"
 	"komainu/health"
 	"komainu/policy"
@@ -32,6 +33,8 @@ type fakeAgent struct {
 	steps      []localapi.ConnectivityStep
 	enrolled   bool
 	quarantine []localapi.QuarantineObject
+	upgrades   []deploy.UpgradeStatus // the states that the next upgrade goes through
+	upgraded   *deploy.UpgradeStatus
 }
 
 const (
@@ -79,7 +82,7 @@ func (f *fakeAgent) lock() (unlock func()) {
 // backend hands the agent in, part by part.
 func (f *fakeAgent) backend() localapi.Backend {
 	return localapi.Backend{Health: f, Settings: f, Threats: f, Allowed: f, Quarantine: f, Scans: f,
-		Exclusions: f, Connectivity: f, Enrolment: f, Definitions: f, Diagnostics: f}
+		Exclusions: f, Connectivity: f, Enrolment: f, Definitions: f, Diagnostics: f, Upgrades: f}
 }
 
 func (f *fakeAgent) effective() policy.Effective {
@@ -363,4 +366,42 @@ func (f *fakeAgent) ScanCounters(context.Context) ([]localapi.ScanCounter, error
 func (f *fakeAgent) WriteDiagnostics(_ context.Context, w io.Writer) error {
 	_, err := io.WriteString(w, "PK of a zip")
 	return err
+}
+
+func (f *fakeAgent) Upgrade(context.Context) (localapi.Upgrade, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if len(f.upgrades) > 0 {
+		f.upgraded, f.upgrades = &f.upgrades[0], f.upgrades[1:]
+	}
+	return localapi.Upgrade{Running: "1.0.0", Last: f.upgraded}, nil
+}
+
+func (f *fakeAgent) CheckUpgrade(_ context.Context, from string) (localapi.Offer, error) {
+	if from == "/mnt/stick" {
+		return localapi.Offer{}, fault.New(fault.Unauthentic, "its timestamp of the repository has expired")
+	}
+	return localapi.Offer{Running: "1.0.0", Versions: []string{"1.1.0", "1.0.0"}, Form: "deb"}, nil
+}
+
+func (f *fakeAgent) ApplyUpgrade(_ context.Context, req localapi.UpgradeRequest) (deploy.UpgradeStatus, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	s := deploy.UpgradeStatus{ID: "local-1", From: "1.0.0", To: cmp.Or(req.Version, "1.1.0"), State: deploy.UpgradeStateFetching}
+	if s.To == s.From {
+		return s, fault.New(fault.Conflict, "version %s runs already", s.To)
+	}
+	at := func(state deploy.UpgradeState) deploy.UpgradeStatus {
+		next := s
+		next.State = state
+		return next
+	}
+	end := at(deploy.UpgradeStateSucceeded)
+	if s.To == "1.2.0" {
+		end = at(deploy.UpgradeStateRolledBack)
+		end.Reason = new(deploy.ReasonOf(deploy.UpgradeRolledBack, "it does not answer"))
+	}
+	end.Gap = 812 * time.Millisecond
+	f.upgraded, f.upgrades = &s, []deploy.UpgradeStatus{at(deploy.UpgradeStateInstalling), at(deploy.UpgradeStateProbation), end}
+	return s, nil
 }

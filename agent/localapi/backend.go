@@ -30,6 +30,7 @@ type Backend struct {
 	Definitions  Definitions
 	Diagnostics  Diagnostics
 	Tests        Tests
+	Upgrades     Upgrades
 }
 
 // Health tells the state of the agent.

@@ -64,6 +64,9 @@ func (s *Server) routes() []route {
 		{"GET /v1/diagnostics/real-time-protection", admins, s.scanCounters},
 		{"GET /v1/tests", everybody, func(c *call) error { return c.answer(list(drill.Scenarios()), nil) }},
 		{"POST /v1/tests", admins, s.runTest},
+		{"GET /v1/upgrade", admins, s.getUpgrade},
+		{"POST /v1/upgrade/check", admins, s.checkUpgrade},
+		{"POST /v1/upgrade", admins, s.applyUpgrade},
 	}
 }
 

@@ -18,8 +18,11 @@ agent_ready() {
         # for example; the unit is enabled all the same.
         systemctl enable --quiet komainu-agent.service
     fi
+    # With every version, since an older one did not have it.
+    systemctl enable --quiet komainu-upgrade.path
     if [ -d /run/systemd/system ]; then
         systemctl daemon-reload
+        systemctl start komainu-upgrade.path || true
         # What an administrator has stopped stays stopped. A first installation
         # restarts too: one before it may have been ended after it had started
         # another version.
@@ -44,9 +47,9 @@ agent_ready() {
 # agent_leave stops the service, before its files go.
 agent_leave() {
     rm -f "$ready" # first, so that an installation after half of this sets all up
-    systemctl disable --quiet komainu-agent.service || true
+    systemctl disable --quiet komainu-agent.service komainu-upgrade.path || true
     if [ -d /run/systemd/system ]; then
-        systemctl stop komainu-agent.service
+        systemctl stop komainu-upgrade.path komainu-upgrade.service komainu-agent.service
     fi
 }
 
@@ -61,7 +64,7 @@ agent_gone() {
 # what is in quarantine.
 agent_forget() {
     rm -rf /var/lib/komainu/agent "$ready"
-    rm -f /etc/komainu/join-token /etc/komainu/image
+    rm -f /etc/komainu/join-token /etc/komainu/image /usr/libexec/komainu-upgrade
     for folder in /var/lib/komainu /etc/komainu /var/log/komainu; do
         rmdir --ignore-fail-on-non-empty "$folder" 2>/dev/null || true
     done

@@ -38,7 +38,7 @@ func unit(t *testing.T, name string) string {
 }
 
 func TestUnitsAreUnderstood(t *testing.T) {
-	for _, name := range []string{"komainu-agent.service", "komainu-control.service"} {
+	for _, name := range []string{"komainu-agent.service", "komainu-control.service", "komainu-upgrade.service"} {
 		// An option that is not known is a warning of one line with the name
 		// of the file.
 		for line := range strings.Lines(analyze(t, "verify", "--man=no", unit(t, name))) {

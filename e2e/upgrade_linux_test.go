@@ -1,0 +1,333 @@
+package e2e
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"komainu/deploy"
+)
+
+// brokenVersion is one whose program ends at once.
+const brokenVersion = "1.2.0"
+
+const brokenMain = `package main
+
+import "os"
+
+func main() { os.Exit(1) }
+`
+
+// TestUpgrade upgrades the agent of a booted Debian from the repository of a
+// real control plane, with the real package manager: to a version that works,
+// to one that does not, and with the installer killed at each of its steps.
+// Somebody outside tries all the time whether malware can be opened.
+func TestUpgrade(t *testing.T) {
+	m := onMachine(t, func(dir string) {
+		source := filepath.Join(dir, "broken.go")
+		target, err := filepath.Abs("../cmd/komainud/main.go")
+		if err != nil {
+			t.Fatal(err)
+		}
+		overlay, err := json.Marshal(map[string]any{"Replace": map[string]string{target: source}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for name, text := range map[string][]byte{source: []byte(brokenMain), filepath.Join(dir, "overlay.json"): overlay} {
+			if err := os.WriteFile(name, text, 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+		build(t, dir, "deb", "-only", "komainu-control", "-version", thisVersion)
+		build(t, dir, "deb", "-only", "komainu-agent", "-version", thisVersion)
+		build(t, dir, "deb", "-only", "komainu-agent", "-version", nextVersion)
+		build(t, dir, "deb", "-only", "komainu-agent", "-version", brokenVersion, "-overlay", filepath.Join(dir, "overlay.json"))
+	})
+	if m == nil {
+		return
+	}
+	packages := filepath.Join(m.root, "usr/share/komainu/packages")
+	m.must(os.MkdirAll(packages, 0o755))
+	for _, v := range []string{thisVersion, nextVersion, brokenVersion} {
+		text, err := os.ReadFile(deb("komainu-agent", v))
+		m.must(err)
+		m.must(os.WriteFile(filepath.Join(packages, filepath.Base(deb("komainu-agent", v))), text, 0o644))
+	}
+	m.install(deb("komainu-control", thisVersion))
+	c := &console{machine: m}
+	c.password = c.oneTime()
+	c.signIn()
+	c.choose("correct-horse-battery")
+	c.token = strings.TrimSpace(m.run("komainu-control", "admin", "token"))
+	c.firstDay(deb("komainu-agent", thisVersion))
+	o := c.watchGate()
+
+	if out := m.run("komainu", "upgrade", "check"); !strings.Contains(out, brokenVersion+", "+nextVersion+", "+thisVersion) {
+		t.Errorf("the versions in the repository:\n%s", out)
+	}
+	u := &upgrader{console: c, o: o}
+	u.good()
+	u.refused()
+	u.broken()
+	for _, step := range []string{"prepare", "install", "probe"} {
+		u.killed(step, thisVersion, false)
+		u.killed(step, nextVersion, false)
+	}
+	for _, step := range []string{"back", "reprobe"} {
+		u.killed(step, brokenVersion, true)
+	}
+}
+
+type upgrader struct {
+	*console
+	o *opener
+}
+
+// apply upgrades and returns how it went, by what the command says.
+func (u *upgrader) apply(version string) (s deploy.UpgradeStatus) {
+	u.t.Helper()
+	out, err := u.try("komainu", "upgrade", "apply", "--downgrade", "--to", version, "-o", "json")
+	if json.Unmarshal([]byte(out), &s) != nil {
+		u.t.Fatalf("upgrade to %s: %v\n%s\n%s", version, err, out, u.installerJournal())
+	}
+	if (err == nil) != (s.State == deploy.UpgradeStateSucceeded) {
+		u.t.Errorf("the upgrade ended as %s, the command with %v", s.State, err)
+	}
+	return s
+}
+
+func (u *upgrader) installerJournal() string {
+	out, _ := u.try("journalctl", "--no-pager", "-n", "60", "-u", "komainu-upgrade", "-u", "komainu-agent")
+	return out
+}
+
+// sound checks what has to hold after every upgrade, however it went.
+func (u *upgrader) sound(versions ...string) {
+	u.t.Helper()
+	got := strings.TrimSpace(u.run("dpkg-query", "-W", "-f", "${db:Status-Abbrev}${Version}", "komainu-agent"))
+	ok := false
+	for _, v := range versions {
+		ok = ok || got == "ii "+v
+	}
+	if !ok {
+		u.t.Errorf("dpkg has the agent as %q, want one of %v\n%s", got, versions, u.installerJournal())
+	}
+	if out := u.run("dpkg", "--audit"); out != "" {
+		u.t.Errorf("dpkg is not well:\n%s", out)
+	}
+	if out := u.run("komainu", "version"); !strings.Contains(out, "agent "+strings.TrimPrefix(got, "ii ")) {
+		u.t.Errorf("dpkg has %q, and there answers\n%s", got, out)
+	}
+	u.eventually("malware cannot be opened", u.o.shut)
+	if left, _ := os.ReadDir(filepath.Join(u.root, "var/lib/komainu/agent/upgrade")); len(left) != 1 {
+		u.t.Errorf("left behind: %v", left)
+	}
+	if _, err := os.Stat(filepath.Join(u.root, "usr/libexec/komainu-upgrade")); !errors.Is(err, os.ErrNotExist) {
+		u.t.Errorf("the copy of the program is still there: %v", err)
+	}
+}
+
+func (u *upgrader) good() {
+	u.t.Helper()
+	u.o.reset()
+	s := u.apply(nextVersion)
+	if s.State != deploy.UpgradeStateSucceeded || s.From != thisVersion || s.To != nextVersion || s.Gap <= 0 {
+		u.t.Errorf("a good version: %+v, %+v\n%s", s, s.Reason, u.installerJournal())
+	}
+	u.sound(nextVersion)
+	seen := u.o.open()
+	u.t.Logf("without protection during the upgrade: %v by the agent's measure, %v as seen from outside in %d openings", s.Gap, seen, u.o.tries())
+	if seen > s.Gap+200*time.Millisecond {
+		u.t.Errorf("from outside malware could be opened for %v, the agent tells of %v", seen, s.Gap)
+	}
+}
+
+// refused asks for what is not done.
+func (u *upgrader) refused() {
+	u.t.Helper()
+	for _, args := range [][]string{{"--to", nextVersion}, {"--to", thisVersion}, {"--to", "9.9.9"}, {"--to", "no-version"}, {"--from", "/srv"}} {
+		out, err := u.try(append([]string{"komainu", "upgrade", "apply"}, args...)...)
+		if err == nil {
+			u.t.Errorf("%v was done:\n%s", args, out)
+		}
+		u.t.Logf("%v: %s", args, strings.TrimSpace(out))
+	}
+	u.sound(nextVersion)
+	// A way back is wanted before anything is begun.
+	u.run("sh", "-c", "cp -r /var/lib/komainu/control/repository /srv/stick && rm -r /srv/stick/targets/komainu-agent/"+nextVersion)
+	out, err := u.try("komainu", "upgrade", "apply", "--from", "/srv/stick", "--to", thisVersion, "--downgrade")
+	if err == nil || !strings.Contains(out, "no way back") {
+		u.t.Errorf("without a way back: %v\n%s", err, out)
+	}
+	u.sound(nextVersion)
+}
+
+func (u *upgrader) broken() {
+	u.t.Helper()
+	u.o.reset()
+	s := u.apply(brokenVersion)
+	if s.State != deploy.UpgradeStateRolledBack || s.Reason == nil || s.Reason.ID != deploy.UpgradeRolledBack {
+		u.t.Errorf("a version that does not start: %+v, %+v\n%s", s, s.Reason, u.installerJournal())
+	}
+	u.sound(nextVersion)
+	u.t.Logf("without protection while a version did not start: %v by the agent's measure, %v as seen from outside", s.Gap, u.o.open())
+}
+
+// killed kills everything of the installer when it has noted a step.
+func (u *upgrader) killed(step, version string, back bool) {
+	u.t.Helper()
+	was := strings.TrimPrefix(strings.TrimSpace(u.run("dpkg-query", "-W", "-f", "${db:Status-Abbrev}${Version}", "komainu-agent")), "ii ")
+	done := make(chan deploy.UpgradeStatus, 1)
+	journal := filepath.Join(u.root, "var/lib/komainu/agent/upgrade/journal.json")
+	before := u.property("komainu-upgrade", "NRestarts")
+	go func() {
+		var s deploy.UpgradeStatus
+		out, _ := u.try("komainu", "upgrade", "apply", "--downgrade", "--to", version, "-o", "json")
+		_ = json.Unmarshal([]byte(out), &s) // what is missing is seen below
+		done <- s
+	}()
+	u.reach(journal, step, version)
+	if out, err := u.try("systemctl", "kill", "--signal=KILL", "komainu-upgrade.service"); err != nil {
+		u.t.Errorf("kill at %s: %v\n%s", step, err, out)
+	}
+	s := <-done
+	want := deploy.UpgradeStateSucceeded
+	if back {
+		want = deploy.UpgradeStateRolledBack
+	}
+	if s.State != want {
+		u.t.Errorf("killed at %s on the way to %s: %+v, %+v\n%s", step, version, s, s.Reason, u.installerJournal())
+	}
+	if back {
+		u.sound(was)
+	} else {
+		u.sound(version)
+	}
+	u.t.Logf("killed at %s on the way from %s to %s: %s, restarts %s to %s, gap %v", step, was, version, s.State, before, u.property("komainu-upgrade", "NRestarts"), s.Gap)
+}
+
+// reach waits until the journal names a step of an upgrade that goes on.
+func (u *upgrader) reach(journal, step, version string) {
+	u.t.Helper()
+	limit := time.After(90 * time.Second)
+	tick := time.NewTicker(2 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		var j struct {
+			Step   string
+			Status deploy.UpgradeStatus
+		}
+		text, err := os.ReadFile(journal)
+		_, going := os.Stat(filepath.Join(filepath.Dir(journal), "go"))
+		if err == nil && json.Unmarshal(text, &j) == nil && going == nil && j.Step == step && j.Status.To == version {
+			return
+		}
+		select {
+		case <-limit:
+			u.t.Fatalf("the upgrade to %s does not reach %s:\n%s\n%s", version, step, text, u.installerJournal())
+		case <-tick.C:
+		}
+	}
+}
+
+// opener tries all the time whether a file with malware can be opened in the
+// machine.
+type opener struct {
+	path string
+
+	mu     sync.Mutex
+	count  int
+	denied bool          // the last time
+	since  time.Duration // of the last time that it was denied
+	sum    time.Duration // for how long it could be opened
+}
+
+// watchGate puts EICAR on a filesystem from which nothing can be taken away,
+// has it protected, and begins to open it.
+func (c *console) watchGate() *opener {
+	c.t.Helper()
+	c.run("sh", "-c", `mkdir -p /srv/gate && mount -t tmpfs komainu-gate /srv/gate && printf '%s%s' 'X5O!P%@AP[4\PZX54(P^)7CC)7}$EICAR-STAND' 'ARD-ANTIVIRUS-TEST-FILE!$H+H*' >/srv/gate/file && mount -o remount,ro /srv/gate`)
+	var list struct{ Items []struct{ ID string } }
+	c.must(json.Unmarshal([]byte(c.call("GET", "/api/v1/environments", "")), &list))
+	environment := "/api/v1/environments/" + list.Items[0].ID
+	var plan struct{ Version uint64 }
+	c.must(json.Unmarshal([]byte(c.call("GET", environment+"/plan", "")), &plan))
+	body, err := json.Marshal(map[string]any{"version": plan.Version, "servers": true,
+		"filesystems": []map[string]string{{"path": "*", "mode": "ignore"}, {"path": "/srv/demo", "mode": "block"}, {"path": "/srv/gate", "mode": "block"}}})
+	c.must(err)
+	c.call("PUT", environment+"/plan", string(body))
+	o := &opener{path: fmt.Sprintf("/proc/%d/root/srv/gate/file", c.init)}
+	c.eventually("malware cannot be opened", func() bool { o.try(); return o.shut() })
+	stop, stopped := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(stopped)
+		tick := time.NewTicker(2 * time.Millisecond)
+		defer tick.Stop()
+		for {
+			select {
+			case <-stop:
+				return
+			case <-tick.C:
+				o.try()
+			}
+		}
+	}()
+	c.t.Cleanup(func() { close(stop); <-stopped })
+	return o
+}
+
+func now() time.Duration {
+	var ts unix.Timespec
+	_ = unix.ClockGettime(unix.CLOCK_BOOTTIME, &ts)
+	return time.Duration(ts.Nano())
+}
+
+func (o *opener) try() {
+	f, err := os.Open(o.path)
+	if err == nil {
+		f.Close()
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.count++
+	at, denied := now(), errors.Is(err, unix.EPERM)
+	if denied && !o.denied && o.since != 0 {
+		o.sum += at - o.since
+	}
+	o.denied = denied
+	if denied {
+		o.since = at
+	}
+}
+
+func (o *opener) shut() bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.denied
+}
+
+func (o *opener) reset() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.sum, o.count = 0, 0
+}
+
+func (o *opener) open() time.Duration {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.sum
+}
+
+func (o *opener) tries() int {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.count
+}
