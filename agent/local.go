@@ -210,7 +210,7 @@ func (l *local) TestConnectivity(ctx context.Context, step func(localapi.Connect
 
 // Enrol implements localapi.Enrolment.
 func (l *local) Enrol(ctx context.Context, req localapi.EnrolRequest) (localapi.EnrolResult, error) {
-	o := link.EnrolOptions{Dir: l.w.cfg.State, Token: req.Token, Force: req.Force, Facts: hostFacts(), Proxy: l.w.proxy()}
+	o := link.EnrolOptions{Dir: l.w.cfg.State, Token: req.Token, Force: req.Force, Facts: hostFacts(), Machine: thisMachine().String(), Proxy: l.w.proxy()}
 	if req.Cloud != "" {
 		o.Cloud = &link.CloudJoin{Cloud: req.Cloud, Server: req.Server, Pin: req.Pin, Document: instance.Default().Document}
 	}
@@ -218,6 +218,7 @@ func (l *local) Enrol(ctx context.Context, req localapi.EnrolRequest) (localapi.
 	if err != nil {
 		return localapi.EnrolResult{}, err
 	}
+	l.w.left()
 	l.w.device.Store(&id)
 	if err := l.w.settings.Enrolled(id.PolicyKey); err != nil {
 		return localapi.EnrolResult{}, err

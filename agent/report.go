@@ -173,7 +173,7 @@ func (h *healthKeeper) conditions(r *health.Report, now policy.Effective, state 
 		behaviour.State, behaviour.Reason, behaviour.Code = health.Off, "switched off by a setting or the plan", health.SwitchedOff
 	}
 	add(behaviour)
-	add(linkCondition(state))
+	add(h.w.joinCondition(linkCondition(state)))
 	if c, ok := certificateCondition(state, time.Now()); ok {
 		add(c)
 	}

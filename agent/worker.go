@@ -3,6 +3,7 @@ package agent
 import (
 	"cmp"
 	"context"
+	"crypto/ed25519"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -61,6 +62,9 @@ type worker struct {
 
 	refreshing sync.Mutex // what is known of the repository
 
+	joinLock  sync.Mutex
+	joinState joining
+
 	device  atomic.Pointer[link.Identity]
 	sensor  atomic.Pointer[sensor.Sensor]
 	wakeup  chan struct{} // settings have changed
@@ -94,6 +98,12 @@ func startWorker(ctx context.Context, cfg Config) error {
 		return err
 	}
 	defer w.record.Close()
+	if w.joinState.Was != nil {
+		// What waits tells of the other machine.
+		if err := w.discard(); err != nil {
+			return err
+		}
+	}
 	w.tree = proctree.New(proctree.Limits{})
 	w.openScanners()
 	if err := w.openProtection(); err != nil {
@@ -131,6 +141,7 @@ func startWorker(ctx context.Context, cfg Config) error {
 	keep("schedule", scheduled.Run)
 	keep("definitions", w.runDefinitions)
 	keep("upgrade", w.upgrades.Run)
+	keep("join", w.runJoin)
 	if w.realtime != nil {
 		keep("realtime", func(ctx context.Context) error { return w.realtime.Run(ctx, w.protect) })
 		keep("marks", w.runMarks)
@@ -187,7 +198,21 @@ func checkState(dir string) error {
 
 func (w *worker) openSettings() error {
 	var err error
+	// A copy of an enrolled machine goes on with the policy that it came with;
+	// the key that it is signed with stays known until there is another.
+	var key ed25519.PublicKey
+	was, err := tellCopy(w.cfg.State, thisMachine())
+	if err != nil {
+		w.log.Error("whether this machine is a copy cannot be noted", "error", err)
+	}
+	if was != nil {
+		w.log.Error("this machine is a copy of an enrolled one; that identity was put away", "device", was.Device)
+		w.joinState.Was, key = was, was.PolicyKey
+	}
 	id, err := link.Load(w.cfg.State)
+	if err == nil {
+		key = id.PolicyKey
+	}
 	switch {
 	case err == nil:
 		w.device.Store(&id)
@@ -195,7 +220,7 @@ func (w *worker) openSettings() error {
 		w.log.Error("the identity cannot be used; enrol again with --force", "error", err)
 	}
 	var warning error
-	w.settings, warning, err = openSettings(w.cfg.State, id.PolicyKey)
+	w.settings, warning, err = openSettings(w.cfg.State, key)
 	if warning != nil {
 		w.log.Warn("the stored policy was dropped; the control plane sends it again", "error", warning)
 	}

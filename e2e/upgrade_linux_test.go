@@ -31,6 +31,7 @@ func main() { os.Exit(1) }
 // to one that does not, and with the installer killed at each of its steps.
 // Somebody outside tries all the time whether malware can be opened.
 func TestUpgrade(t *testing.T) {
+	deadline = 8 * time.Minute // eight upgrades with their probation
 	m := onMachine(t, func(dir string) {
 		source := filepath.Join(dir, "broken.go")
 		target, err := filepath.Abs("../cmd/komainud/main.go")

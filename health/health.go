@@ -73,6 +73,9 @@ const (
 	RenewalFailed      Code = "renewal_failed"
 	CertificateExpired Code = "certificate_expired" // Detail is when
 	EpochNotNoted      Code = "epoch_not_noted"
+	CopiedMachine      Code = "copied_machine" // Detail is the device that this one is a copy of
+	GoldenImage        Code = "golden_image"
+	JoinFailed         Code = "join_failed" // Detail is why
 )
 
 // Codes returns every reason there is.
@@ -82,6 +85,7 @@ func Codes() []Code {
 		SwitchedOff, SensorLoading, SensorReduced, SensorMissing, KernelLimits, FilesPartlyWatched, FilesNotWatched, ClockOff, Connecting, IdentityRefused,
 		NoConnection, SpoolInMemory, QuarantineWaiting, DefinitionsBuiltIn, EngineResting, NeedsRoot, IdentityDamaged, IdentityInUse,
 		VersionsDiffer, RenewalFailed, CertificateExpired, EpochNotNoted,
+		CopiedMachine, GoldenImage, JoinFailed,
 	}
 }
 

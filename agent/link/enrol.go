@@ -20,9 +20,11 @@ type EnrolOptions struct {
 	// Cloud is what is there in the place of a token.
 	Cloud *CloudJoin
 	Facts wire.Facts
-	Force bool // also when the device is enrolled already
-	Proxy Proxy
-	Now   func() time.Time
+	// Machine is noted in the identity.
+	Machine string
+	Force   bool // also when the device is enrolled already
+	Proxy   Proxy
+	Now     func() time.Time
 }
 
 // Enrol brings this device into the environment of a join token. The control
@@ -93,7 +95,7 @@ func Enrol(ctx context.Context, o EnrolOptions) (Identity, error) {
 	}
 	id := Identity{
 		Device: answer.Device, Organization: answer.Organization, Environment: answer.Environment, Server: t.Server, PolicyKey: policyKey,
-		CA: answer.CA, Certificate: answer.Certificate, Key: key, NotAfter: answer.NotAfter, ContentRoot: answer.ContentRoot,
+		CA: answer.CA, Certificate: answer.Certificate, Key: key, NotAfter: answer.NotAfter, ContentRoot: answer.ContentRoot, Machine: o.Machine,
 	}
 	if _, err := id.tlsConfig(o.Now); err != nil {
 		return Identity{}, err

@@ -72,6 +72,9 @@ type Identity struct {
 	// ContentRoot is the root of the signed repository as it was when this
 	// device enrolled: newer ones are reached by following their signatures.
 	ContentRoot []byte `json:"contentRoot,omitempty"`
+	// Machine tells which machine the identity was given to, in the words of
+	// whoever enrolled it; "" when that was not noted.
+	Machine string `json:"machine,omitempty"`
 	// Root is the pin of the CA that the device enrolled with, when that was
 	// replaced since.
 	Root        string    `json:"root,omitempty"`

@@ -325,10 +325,13 @@ install() {
     fi
     case "${enrol:-yes}" in
     boot)
-        # A golden image: the agent gets its identity when a copy boots first.
+        # A golden image: the agent gets its identity when a copy boots first. The
+        # ids tell a copy from the image itself.
         systemctl stop $service >/dev/null 2>&1
         rm -rf "$state"
-        mkdir -p /etc/komainu && printf '%s\n' "$token" >/etc/komainu/join-token && : >/etc/komainu/image ||
+        mkdir -p /etc/komainu && printf '%s\n' "$token" >/etc/komainu/join-token &&
+            printf '%s\n%s\n' "$(cat /etc/machine-id 2>/dev/null)" "$(cat /sys/class/dmi/id/product_uuid 2>/dev/null)" >/etc/komainu/image &&
+            chmod 600 /etc/komainu/join-token /etc/komainu/image ||
             fail enrol_failed "the join token cannot be kept in /etc/komainu"
         systemctl enable --quiet $service >/dev/null 2>&1
         ;;
