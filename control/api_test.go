@@ -344,6 +344,30 @@ func TestPlanOverTheAPI(t *testing.T) {
 	}
 }
 
+// TestEnvironmentsOverTheAPI makes the scopes that plans are for.
+func TestEnvironmentsOverTheAPI(t *testing.T) {
+	b := newBench(t)
+	made := want[EnvironmentView](b, 200, "POST", "/environments", `{"name":"Production","kind":"aws","externalId":"123456789012"}`)
+	if made.Kind != "aws" || made.External != "123456789012" || made.Plan != policy.Off {
+		t.Errorf("%+v", made)
+	}
+	if renamed := want[EnvironmentView](b, 200, "PATCH", "/environments/"+made.ID, `{"name":"Staging"}`); renamed.Name != "Staging" {
+		t.Errorf("%+v", renamed)
+	}
+	way := want[struct{ ID string }](b, 200, "POST", "/environments/"+made.ID+"/connectors", `{"name":"ours","kind":"ssh","ssh":{"hosts":"192.0.2.[1-3]","user":"root","sudo":"none","credential":"push","hostKeys":"first_use"}}`)
+	if e := want[EnvironmentView](b, 200, "GET", "/environments/"+made.ID, ""); e.Machines.Machines != 3 {
+		t.Errorf("%+v", e)
+	}
+	if status, text := b.send(access.Admin, "DELETE", "/api/v1/environments/"+made.ID, ""); status != 409 || !strings.Contains(text, "1 connectors") {
+		t.Errorf("with a connector: %d %s", status, text)
+	}
+	want[struct{}](b, 204, "DELETE", "/connectors/"+way.ID, "")
+	want[struct{}](b, 204, "DELETE", "/environments/"+made.ID, "")
+	if status, _ := b.send(access.Admin, "GET", "/api/v1/environments/"+made.ID, ""); status != 404 {
+		t.Errorf("it is gone: %d", status)
+	}
+}
+
 func TestJoinTokensOverTheAPI(t *testing.T) {
 	b := newBench(t)
 	path := "/environments/" + b.env + "/join-tokens"

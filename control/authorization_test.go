@@ -182,6 +182,7 @@ func (all things) path(t *testing.T, r rest.Route) (string, bool) {
 var bodies = map[string]string{
 	"PUT /api/v1/notifications/{id}":                 `{"name":"theirs","kind":"syslog","target":{"host":"192.0.2.1"}}`,
 	"PATCH /api/v1/users/{id}":                       `{"role":"admin"}`,
+	"PATCH /api/v1/environments/{id}":                `{"name":"theirs"}`,
 	"PUT /api/v1/environments/{id}/plan":             `{"version":1,"servers":false}`,
 	"POST /api/v1/environments/{id}/join-tokens":     `{"label":"stolen"}`,
 	"POST /api/v1/devices/{id}/detection-tests":      `{"test":"eicar"}`,

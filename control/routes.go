@@ -26,6 +26,8 @@ func (a *api) routes() []rest.Route {
 		rest.JSON("GET /api/v1/environments", access.ReadPlans, "List environments", a.listEnvironments),
 		rest.JSON("POST /api/v1/environments", access.ManagePlans, "Create an environment", a.createEnvironment),
 		rest.JSON("GET /api/v1/environments/{id}", access.ReadPlans, "An environment", a.environment),
+		rest.JSON("PATCH /api/v1/environments/{id}", access.ManagePlans, "Rename an environment", a.renameEnvironment),
+		rest.Empty("DELETE /api/v1/environments/{id}", access.ManagePlans, "Delete an environment that is off and has nothing in it", a.deleteEnvironment),
 		rest.JSON("GET /api/v1/environments/{id}/plan", access.ReadPlans, "The plan of an environment with its settings", a.plan),
 		rest.JSON("PUT /api/v1/environments/{id}/plan", access.ManagePlans, "Change the plan of an environment", a.savePlan),
 		rest.JSON("GET /api/v1/environments/{id}/join-tokens", access.ManageEnrolment, "List join tokens, newest first", a.listJoinTokens),

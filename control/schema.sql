@@ -165,7 +165,7 @@ CREATE TABLE environments (
     version         INTEGER NOT NULL DEFAULT 1,
     updated_at      TIMESTAMP NOT NULL,
     updated_by      TEXT NOT NULL DEFAULT ''
-);
+, external_id TEXT NOT NULL DEFAULT '');
 
 CREATE UNIQUE INDEX environments_name ON environments (organization_id, name);
 

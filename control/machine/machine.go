@@ -525,13 +525,31 @@ func (r *Registry) Delete(ctx context.Context, organization, id string) error {
 // Abandon marks the machines of a connector that is deleted as gone: no
 // inventory names them any more.
 func (r *Registry) Abandon(ctx context.Context, connector string) error {
+	r.writing.Lock()
+	defer r.writing.Unlock()
+	var left []*Machine
 	for _, m := range r.All("") {
 		if m.Connector == connector {
-			if err := r.edit(ctx, m.ID, nil, func(m *Machine) error { m.Connector, m.Gone = "", m.Device == ""; return nil }); err != nil {
+			clone := *m
+			clone.Connector, clone.Gone = "", m.Device == ""
+			left = append(left, &clone)
+		}
+	}
+	err := r.db.RunInTx(ctx, nil, func(ctx context.Context, tx bun.Tx) error {
+		for _, m := range left {
+			if _, err := tx.NewUpdate().Model(m).WherePK().Exec(ctx); err != nil {
 				return err
 			}
 		}
+		return nil
+	})
+	if err != nil || left == nil {
+		return err
 	}
+	for _, m := range left {
+		r.show(m)
+	}
+	r.cfg.Changed(left[0].Organization, "")
 	return nil
 }
 

@@ -10,7 +10,6 @@ import (
 	"embed"
 	"fmt"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -35,6 +34,7 @@ type row struct {
 	OrganizationID string
 	Name           string
 	Kind           string
+	ExternalID     string
 	CreatedAt      time.Time
 	Servers        bool
 	Tier           policy.Tier
@@ -49,7 +49,8 @@ type row struct {
 type Environment struct {
 	ID        string      `json:"id"`
 	Name      string      `json:"name"`
-	Kind      string      `json:"kind"`
+	Kind      string      `json:"kind" doc:"onprem, azure, aws or gcp"`
+	External  string      `json:"externalId" doc:"subscription, account or project that it stands for; empty for a site"`
 	CreatedAt time.Time   `json:"createdAt"`
 	Plan      policy.Tier `json:"plan" doc:"off, P1 or P2"`
 }
@@ -148,32 +149,27 @@ func (p *Plans) committed(e *row) {
 func (p *Plans) Begin(ctx context.Context, organization, name string) error {
 	n, err := p.db.NewSelect().Model((*row)(nil)).Count(ctx)
 	if err == nil && n == 0 {
-		_, err = p.Create(ctx, organization, name)
+		_, err = p.Create(ctx, organization, Creation{Name: name})
 	}
 	return err
 }
 
 // Create makes an environment, with the plan off.
-func (p *Plans) Create(ctx context.Context, organization, name string) (Environment, error) {
-	name = strings.TrimSpace(name)
-	if name == "" || len([]rune(name)) > 100 {
-		return Environment{}, fault.New(fault.Invalid, "an environment's name has 1 to 100 characters")
+func (p *Plans) Create(ctx context.Context, organization string, c Creation) (Environment, error) {
+	if err := c.check(); err != nil {
+		return Environment{}, err
 	}
 	now := p.now()
-	e := &row{ID: rest.NewID(), OrganizationID: organization, Name: name, Kind: "onprem", CreatedAt: now, Tier: policy.P2,
+	e := &row{ID: rest.NewID(), OrganizationID: organization, Name: c.Name, Kind: c.Kind, ExternalID: c.External, CreatedAt: now, Tier: policy.P2,
 		Settings: map[string]bool{}, Filesystems: []policy.FilesystemRule{}, Version: 1, UpdatedAt: now, UpdatedBy: access.ActorOf(ctx).Name}
 	err := p.db.RunInTx(ctx, nil, func(ctx context.Context, tx bun.Tx) error {
-		n, err := tx.NewSelect().Model((*row)(nil)).Where("organization_id = ? AND name = ?", organization, name).Count(ctx)
-		if err == nil && n > 0 {
-			err = fault.New(fault.Conflict, "there is an environment %q already", name)
-		}
-		if err != nil {
+		if err := unique(ctx, tx, e); err != nil {
 			return err
 		}
 		if _, err := tx.NewInsert().Model(e).Exec(ctx); err != nil {
 			return err
 		}
-		return p.cfg.Record(ctx, tx, access.Change{Action: "environment.create", Target: e.ID, Name: e.Name})
+		return p.cfg.Record(ctx, tx, access.Change{Action: "environment.create", Target: e.ID, Name: e.Name, Detail: map[string]string{"kind": e.Kind, "externalId": e.ExternalID}})
 	})
 	if err != nil {
 		return Environment{}, err
@@ -208,7 +204,7 @@ func (p *Plans) row(ctx context.Context, d bun.IDB, organization, id string) (ro
 }
 
 func (e *row) view() Environment {
-	return Environment{ID: e.ID, Name: e.Name, Kind: e.Kind, CreatedAt: e.CreatedAt, Plan: e.plan()}
+	return Environment{ID: e.ID, Name: e.Name, Kind: e.Kind, External: e.ExternalID, CreatedAt: e.CreatedAt, Plan: e.plan()}
 }
 
 func (e *row) plan() policy.Tier {

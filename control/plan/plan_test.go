@@ -107,10 +107,10 @@ func TestBeginIsDoneOnce(t *testing.T) {
 	if list, err := b.List(t.Context(), org); err != nil || len(list) != 1 || list[0].Plan != policy.Off {
 		t.Errorf("%+v, %v", list, err)
 	}
-	if _, err := b.Create(t.Context(), org, " On-premises "); !fault.Is(err, fault.Conflict) {
+	if _, err := b.Create(t.Context(), org, plan.Creation{Name: " On-premises "}); !fault.Is(err, fault.Conflict) {
 		t.Errorf("a name is given twice: %v", err)
 	}
-	if _, err := b.Create(t.Context(), org, "  "); !fault.Is(err, fault.Invalid) {
+	if _, err := b.Create(t.Context(), org, plan.Creation{Name: "  "}); !fault.Is(err, fault.Invalid) {
 		t.Errorf("no name: %v", err)
 	}
 }
@@ -240,7 +240,7 @@ func TestAnyChangeKeepsThePromises(t *testing.T) {
 	number := 0
 	rapid.Check(t, func(t *rapid.T) {
 		number++
-		e, err := b.Create(context.Background(), org, fmt.Sprint(number))
+		e, err := b.Create(context.Background(), org, plan.Creation{Name: fmt.Sprint(number)})
 		if err != nil {
 			t.Fatal(err)
 		}
