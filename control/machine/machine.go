@@ -215,6 +215,16 @@ func (r *Registry) Get(organization, id string) (Machine, error) {
 	return Machine{}, fault.New(fault.NotFound, "there is no machine %s", id)
 }
 
+// Lookup returns one machine of any organization, for who works on all.
+func (r *Registry) Lookup(id string) (Machine, bool) {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	if m := r.machines[id]; m != nil {
+		return *m, true
+	}
+	return Machine{}, false
+}
+
 // Of returns the machine that a device runs on.
 func (r *Registry) Of(device event.DeviceID) (Machine, bool) {
 	r.mu.RLock()
@@ -238,8 +248,9 @@ func (r *Registry) All(environment string) []*Machine {
 	return list
 }
 
-// edit changes one machine, and writes down who did if c is given.
-func (r *Registry) edit(ctx context.Context, id string, c *access.Change, change func(*Machine) error) error {
+// edit changes one machine. also, which may be nil, writes in the same
+// transaction.
+func (r *Registry) edit(ctx context.Context, id string, also func(context.Context, bun.Tx, *Machine) error, change func(*Machine) error) error {
 	r.writing.Lock()
 	defer r.writing.Unlock()
 	r.mu.RLock()
@@ -253,11 +264,10 @@ func (r *Registry) edit(ctx context.Context, id string, c *access.Change, change
 		return err
 	}
 	err := r.db.RunInTx(ctx, nil, func(ctx context.Context, tx bun.Tx) error {
-		if _, err := tx.NewUpdate().Model(&m).WherePK().Exec(ctx); err != nil || c == nil {
+		if _, err := tx.NewUpdate().Model(&m).WherePK().Exec(ctx); err != nil || also == nil {
 			return err
 		}
-		c.Target, c.Name = m.ID, m.Name
-		return r.cfg.Record(ctx, tx, *c)
+		return also(ctx, tx, &m)
 	})
 	if err != nil {
 		return err
@@ -265,6 +275,14 @@ func (r *Registry) edit(ctx context.Context, id string, c *access.Change, change
 	r.show(&m)
 	r.cfg.Changed(m.Organization, m.ID)
 	return nil
+}
+
+// audited writes down who changed a machine.
+func (r *Registry) audited(c *access.Change) func(context.Context, bun.Tx, *Machine) error {
+	return func(ctx context.Context, tx bun.Tx, m *Machine) error {
+		c.Target, c.Name = m.ID, m.Name
+		return r.cfg.Record(ctx, tx, *c)
+	}
 }
 
 // Known is what an inventory says of a machine.
@@ -421,7 +439,7 @@ func (r *Registry) Save(ctx context.Context, organization, id string, c Change) 
 		}
 	}
 	entry := &access.Change{Action: "machine.change"}
-	return r.edit(ctx, id, entry, func(m *Machine) error {
+	return r.edit(ctx, id, r.audited(entry), func(m *Machine) error {
 		if c.Version != m.Version {
 			return fault.New(fault.Conflict, "the machine was changed meanwhile; reload the page and change it again")
 		}
@@ -466,7 +484,7 @@ func (r *Registry) Offboard(ctx context.Context, organization, id, reason string
 	if _, err := r.Get(organization, id); err != nil {
 		return err
 	}
-	return r.edit(ctx, id, &access.Change{Action: "machine.offboard", Detail: map[string]string{"reason": reason}}, func(m *Machine) error {
+	return r.edit(ctx, id, r.audited(&access.Change{Action: "machine.offboard", Detail: map[string]string{"reason": reason}}), func(m *Machine) error {
 		m.Offboarded = true
 		return nil
 	})
@@ -478,7 +496,7 @@ func (r *Registry) Request(ctx context.Context, organization, id string, despite
 		return err
 	}
 	change := access.Change{Action: "machine.deploy", Detail: map[string]bool{"despiteConflict": despite, "takeOver": take}}
-	return r.edit(ctx, id, &change, func(m *Machine) error {
+	return r.edit(ctx, id, r.audited(&change), func(m *Machine) error {
 		if m.Extension.State == deploy.Creating || m.Extension.State == deploy.Removing {
 			return fault.New(fault.Conflict, "the machine is being worked on already")
 		}

@@ -42,7 +42,12 @@ func (r *Registry) Journal(ctx context.Context, id string) ([]Line, error) {
 // unless the line's step is "".
 func (r *Registry) Note(ctx context.Context, id string, l Line, change func(*Extension)) error {
 	now := r.now()
-	err := r.edit(ctx, id, nil, func(m *Machine) error {
+	l.Machine, l.At = id, now
+	var write func(context.Context, bun.Tx, *Machine) error
+	if l.Step != "" {
+		write = l.write
+	}
+	return r.edit(ctx, id, write, func(m *Machine) error {
 		was := m.Extension.State
 		change(&m.Extension)
 		if m.Extension.State != was {
@@ -50,18 +55,16 @@ func (r *Registry) Note(ctx context.Context, id string, l Line, change func(*Ext
 		}
 		return nil
 	})
-	if err != nil || l.Step == "" {
+}
+
+// write adds a line to the journal of its machine, and drops the oldest.
+func (l Line) write(ctx context.Context, tx bun.Tx, m *Machine) error {
+	if _, err := tx.NewInsert().Model(&l).Exec(ctx); err != nil {
 		return err
 	}
-	l.Machine, l.At = id, now
-	return r.db.RunInTx(ctx, nil, func(ctx context.Context, tx bun.Tx) error {
-		if _, err := tx.NewInsert().Model(&l).Exec(ctx); err != nil {
-			return err
-		}
-		_, err := tx.NewDelete().Model((*Line)(nil)).
-			Where("machine_id = ? AND id <= (SELECT id FROM machine_journal WHERE machine_id = ? ORDER BY id DESC LIMIT 1 OFFSET ?)", id, id, keptJournal).Exec(ctx)
-		return err
-	})
+	_, err := tx.NewDelete().Model((*Line)(nil)).
+		Where("machine_id = ? AND id <= (SELECT id FROM machine_journal WHERE machine_id = ? ORDER BY id DESC LIMIT 1 OFFSET ?)", m.ID, m.ID, keptJournal).Exec(ctx)
+	return err
 }
 
 // Described keeps what a preflight has seen of a machine.

@@ -140,10 +140,8 @@ func (a *attempt) deploy(ctx context.Context) error {
 }
 
 func (a *attempt) machine() (machine.Machine, error) {
-	for _, m := range a.cfg.Machines.All("") {
-		if m.ID == a.id {
-			return *m, nil
-		}
+	if m, ok := a.cfg.Machines.Lookup(a.id); ok {
+		return m, nil
 	}
 	return machine.Machine{}, fault.New(fault.NotFound, "there is no machine %s", a.id)
 }
