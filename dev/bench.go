@@ -13,10 +13,11 @@ import (
 // benches measure the figures of the design; the last line of each is its
 // name and key=value pairs.
 var benches = map[string]func(context.Context, *House) error{
-	"agent":   benchAgent,
-	"onboard": benchOnboard,
-	"portal":  benchPortal,
-	"react":   benchReact,
+	"agent":    benchAgent,
+	"machines": benchMachines,
+	"onboard":  benchOnboard,
+	"portal":   benchPortal,
+	"react":    benchReact,
 }
 
 func benchNames() string {

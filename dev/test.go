@@ -54,6 +54,7 @@ func test(ctx context.Context, h *House, args []string) error {
 		{"hostile", hostilePhase},
 		{"soak", soakPhase},
 		{"walk-through", walkthroughPhase},
+		{"walk-through of servers", serversPhase},
 	}
 	var total tally
 	var errs []error

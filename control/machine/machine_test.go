@@ -74,13 +74,14 @@ func (p *paper) fresh() event.DeviceID {
 }
 
 // sync takes an inventory over: what it names is there, what it does not name
-// any more is gone.
+// any more is gone, unless it could not look there.
 func (p *paper) sync(t *rapid.T) {
 	connector := rapid.SampledFrom([]string{"ssh", "other"}).Draw(t, "connector")
 	keys := rapid.SliceOfNDistinct(rapid.SampledFrom([]string{"a", "b", "c", "d", "e"}), 0, 5, rapid.ID[string]).Draw(t, "keys")
-	var inventory []machine.Known
+	missed := rapid.SampledFrom([]string{"", "a", "b"}).Draw(t, "missed")
+	inventory := machine.Inventory{Missed: func(key string) bool { return key == missed }}
 	for _, k := range keys {
-		inventory = append(inventory, machine.Known{Key: k, Name: k, Address: k + ":22", System: "linux"})
+		inventory.Machines = append(inventory.Machines, machine.Known{Key: k, Name: k, Address: k + ":22", System: "linux"})
 	}
 	got, err := p.registry.Sync(context.Background(), org, env, connector, "ssh", inventory)
 	if err != nil {
@@ -93,11 +94,13 @@ func (p *paper) sync(t *rapid.T) {
 			continue
 		}
 		there[m.Key] = true
-		named := slices.Contains(keys, m.Key)
-		if !named && !m.Gone {
+		switch {
+		case slices.Contains(keys, m.Key):
+			m.Gone = false
+		case !m.Gone && m.Key != missed:
+			m.Gone = true
 			want.Gone++
 		}
-		m.Gone = !named
 	}
 	for _, k := range keys {
 		if !there[k] {

@@ -246,28 +246,30 @@ func (f *Farm) start(ctx context.Context, h *Host) error {
 	}
 	// What systemd-nspawn lends a container of this machine is taken away: an
 	// agent in it must mark no file that belongs to anybody else.
-	_, err := h.Try(ctx, "sh", "-c", `for m in $(grep " /run/host/" /proc/mounts | cut -d" " -f2); do umount "$m" || umount -l "$m" || exit 1; done`)
-	return err
+	out, err := h.Try(ctx, "sh", "-c", `for m in $(grep " /run/host/" /proc/mounts | cut -d" " -f2 | tac); do umount -l "$m"; done; ! grep " /run/host/" /proc/mounts`)
+	if err != nil {
+		return fmt.Errorf("what it was lent cannot be taken away: %w: %s", err, out)
+	}
+	return nil
 }
 
-// booted looks for the first process of the server, and asks it.
+// booted looks for the first process of the server, and asks it. It looks anew
+// every time: at first systemd-nspawn has a helper in its place.
 func (h *Host) booted(ctx context.Context) bool {
-	if h.init == 0 {
-		children, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", h.cmd.Process.Pid, h.cmd.Process.Pid))
-		if err != nil {
-			return false
-		}
-		if h.init, err = strconv.Atoi(strings.TrimSpace(string(children))); err != nil {
-			h.init = 0
-			return false
-		}
+	children, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", h.cmd.Process.Pid, h.cmd.Process.Pid))
+	if err != nil {
+		return false
+	}
+	if h.init, err = strconv.Atoi(strings.TrimSpace(string(children))); err != nil {
+		h.init = 0
+		return false
 	}
 	state, _ := h.Try(ctx, "systemctl", "is-system-running") // it fails while it boots
 	state = strings.TrimSpace(state)
 	if state != "running" && state != "degraded" {
 		return false
 	}
-	_, err := h.Try(ctx, "systemctl", "is-active", "--quiet", "ssh.service")
+	_, err = h.Try(ctx, "systemctl", "is-active", "--quiet", "ssh.service")
 	return err == nil
 }
 

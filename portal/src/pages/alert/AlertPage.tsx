@@ -79,7 +79,7 @@ export default function AlertPage() {
         </>
       )}
     >
-      {alert.test && <MessageBar><MessageBarBody>{t('alert.test')}</MessageBarBody></MessageBar>}
+      {alert.test && <MessageBar data-testid="alert-test"><MessageBarBody>{t('alert.test')}</MessageBarBody></MessageBar>}
       <Columns
         main={(
           <>

@@ -120,7 +120,7 @@ export default function MachinesTab({ environment, onboarding, connect }: Props)
   }
   const all = rows.total > 0 && chosen.size >= rows.total
   const select: Column<Machine> = {
-    id: 'select', header: t('machine.select'), min: 40,
+    id: 'select', header: t('machine.select'), min: 56,
     head: (
       <Checkbox
         checked={chosen.size === 0 ? false : all ? true : 'mixed'} aria-label={t('machine.selectAll')} data-testid="select-all"
