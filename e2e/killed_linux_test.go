@@ -53,32 +53,28 @@ func TestKilledAtEveryStep(t *testing.T) {
 	if points != killsCI {
 		deadline = 3 * time.Hour
 	}
-	m := onMachine(t, func(dir string) {
-		for _, version := range []string{thisVersion, nextVersion} {
-			build(t, dir, "deb,tar", "-only", "komainu-agent", "-version", version)
-		}
-	})
+	m := onMachine(t, func(dir string) { agentPackages(t, dir) })
 	if m == nil {
 		return
 	}
 	k := &kills{machine: m, random: rand.New(rand.NewPCG(seed, 0)), points: points}
 	t.Logf("seed %d", seed)
-	k.clean, k.others = m.files(), k.packages()
-	file := func(end string) func(string) string {
-		return func(version string) string { return "/var/cache/komainu-agent_" + version + "_amd64." + end }
-	}
-	for _, version := range []string{thisVersion, nextVersion} {
-		m.bring(deb("komainu-agent", version))
-		m.bring(strings.TrimSuffix(deb("komainu-agent", version), "deb") + "tar.gz")
-	}
-	m.layShims()
-	k.way(plainDpkg(file("deb")))
-	k.way(m.hostScript("deb", file("deb")))
-	// A host without dpkg.
-	m.run("mv", "/usr/bin/dpkg", "/usr/bin/dpkg-query", "/usr/bin/rpm", "/opt")
+	k.others = k.packages()
+	m.stock()
 	m.layShims()
 	k.clean = m.files()
-	k.way(m.hostScript("tar", file("tar.gz")))
+	k.way(plainDpkg())
+	k.way(m.hostScript("deb"))
+	// A host that has rpm, and one that has neither.
+	m.run("mv", "/usr/bin/dpkg", "/usr/bin/dpkg-query", "/opt")
+	m.layShims()
+	m.run("rpm", "--upgrade", m.bring(filepath.Join(os.Getenv(envPackages), distribution)))
+	k.clean = m.files()
+	k.way(m.hostScript("rpm"))
+	m.run("mv", "/usr/bin/rpm", "/opt")
+	m.layShims()
+	k.clean = m.files()
+	k.way(m.hostScript("tar"))
 	t.Logf("%d rounds", k.rounds)
 }
 
@@ -272,8 +268,11 @@ func (k *kills) arrived(w way, a action) {
 			k.t.Errorf("the engine is told of package %q and agent %q, not of %q", pack, agent, a.to)
 		}
 	}
-	if w.form == "deb" {
+	switch w.form {
+	case "deb":
 		k.healthyDpkg(a)
+	case "rpm":
+		k.healthyRPM(a)
 	}
 }
 
@@ -287,13 +286,10 @@ func (k *kills) unfinished() {
 		if err != nil {
 			return nil // it has gone meanwhile
 		}
-		for _, end := range []string{".dpkg-new", ".dpkg-tmp", ".komainu-new"} {
-			if strings.HasSuffix(path, end) {
+		for _, end := range []string{".dpkg-new", ".dpkg-tmp", ".komainu-new", "komainu-deploy.??????", ";????????"} {
+			if is, _ := filepath.Match("*"+end, d.Name()); is { // the patterns are well formed
 				k.t.Errorf("%s is left", strings.TrimPrefix(path, k.root))
 			}
-		}
-		if strings.HasPrefix(d.Name(), "komainu-deploy.") {
-			k.t.Errorf("%s is left", strings.TrimPrefix(path, k.root))
 		}
 		return nil
 	}))
@@ -330,5 +326,26 @@ func (k *kills) healthyDpkg(a action) {
 	// Who may lock it, may use it.
 	if out, err := k.try("dpkg", "--clear-avail"); err != nil {
 		k.t.Errorf("dpkg is locked: %s", out)
+	}
+}
+
+// healthyRPM asks rpm itself.
+func (k *kills) healthyRPM(a action) {
+	k.t.Helper()
+	out, err := k.try("rpm", "-q", "--qf", "%{VERSION}\n", "komainu-agent")
+	if a.to == "" {
+		if err == nil {
+			k.t.Errorf("rpm still has %s", out)
+		}
+	} else if err != nil || out != a.to+"\n" {
+		k.t.Errorf("rpm has %q", out)
+	} else if out, err := k.try("rpm", "--verify", "komainu-agent"); err != nil {
+		k.t.Errorf("rpm --verify:\n%s", out)
+	}
+	if out, err := k.try("rpmdb", "--verifydb"); err != nil {
+		k.t.Errorf("rpmdb --verifydb:\n%s", out)
+	}
+	if out := k.run("rpm", "-qa"); strings.Count(out, "\n") > 2 || !strings.Contains(out, "distribution-") {
+		k.t.Errorf("rpm has these packages:\n%s", out)
 	}
 }

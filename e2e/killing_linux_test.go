@@ -126,7 +126,8 @@ type way struct {
 }
 
 // hostScript is how the engine and komainuctl deploy call the script.
-func (m *machine) hostScript(form string, file func(version string) string) way {
+func (m *machine) hostScript(form string) way {
+	file := onShelf(form)
 	m.must(os.WriteFile(filepath.Join(m.root, "var/cache/host.sh"), []byte(deploy.Script), 0o644))
 	return way{
 		name: "host.sh with " + form, form: form,
@@ -140,11 +141,32 @@ func (m *machine) hostScript(form string, file func(version string) string) way 
 }
 
 // plainDpkg is what somebody types.
-func plainDpkg(file func(version string) string) way {
+func plainDpkg() way {
+	file := onShelf("deb")
 	return way{
 		name: "dpkg", form: "deb",
 		install: func(version string) string { return "exec dpkg --install " + file(version) },
 		remove:  func(string) string { return "exec dpkg --purge komainu-agent" },
+	}
+}
+
+// onShelf is where the packages of a form are in the machine.
+func onShelf(form string) func(version string) string {
+	return func(version string) string {
+		if form == "rpm" {
+			return "/var/cache/komainu-agent-" + version + "-1.x86_64.rpm"
+		}
+		return "/var/cache/komainu-agent_" + version + "_amd64." + map[string]string{"deb": "deb", "tar": "tar.gz"}[form]
+	}
+}
+
+// stock brings the agent's packages of both versions into the machine.
+func (m *machine) stock() {
+	m.t.Helper()
+	for _, form := range []string{"deb", "rpm", "tar"} {
+		for _, version := range []string{thisVersion, nextVersion} {
+			m.bring(filepath.Join(os.Getenv(envPackages), filepath.Base(onShelf(form)(version))))
+		}
 	}
 }
 

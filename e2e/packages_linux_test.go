@@ -110,7 +110,7 @@ func TestControlPackage(t *testing.T) {
 			"--list":        "/usr/bin/komainu-control\n/usr/bin/komainuctl\n/usr/lib/systemd/system/komainu-control.service\n",
 			"--scripts":     "preuninstall scriptlet",
 		})
-		build(t, dir, "deb", "-only", "komainu-agent", "-version", thisVersion)
+		agentPackages(t, dir)
 		build(t, dir, "deb", "-only", "komainu-control", "-version", nextVersion, "-overlay", filepath.Join(dir, "overlay.json"))
 	})
 	if m == nil {
@@ -257,12 +257,11 @@ func (c *console) call(method, path, body string) string {
 
 func TestAgentPackage(t *testing.T) {
 	m := onMachine(t, func(dir string) {
-		build(t, dir, "deb,rpm", "-only", "komainu-agent", "-version", thisVersion)
+		agentPackages(t, dir)
 		inspect(t, dir, "komainu-agent", map[string]string{
 			"--list":     "/usr/share/zsh/site-functions/_komainu\n",
 			"--requires": "systemd\n",
 		})
-		build(t, dir, "deb", "-only", "komainu-agent", "-version", nextVersion)
 		build(t, dir, "deb,rpm", "-only", "komainu-mdatp", "-version", thisVersion)
 	})
 	if m == nil {

@@ -20,6 +20,11 @@ package=komainu-agent
 service=komainu-agent.service
 state=/var/lib/komainu/agent
 ready=/var/lib/komainu/agent-is-ready # its scripts write it, with the version that they have set up
+# What the package installs; a test compares.
+files="/usr/bin/komainud /usr/bin/komainu /usr/lib/systemd/system/$service /usr/lib/sysusers.d/$package.conf
+    /usr/share/doc/$package/copyright /usr/share/doc/$package/third-party-licences.txt.gz /usr/share/man/man8/komainu.8.gz
+    /usr/share/bash-completion/completions/komainu /usr/share/fish/vendor_completions.d/komainu.fish
+    /usr/share/zsh/vendor-completions/_komainu /usr/share/zsh/site-functions/_komainu"
 work=
 
 say() { printf 'komainu:%s\n' "$*"; }
@@ -188,20 +193,28 @@ facts() {
     say "done"
 }
 
+# unwritten says why the package is not here.
+unwritten() {
+    why=$(cat "$work/log" 2>/dev/null)
+    # curl says only that it could not write.
+    if [ "$(df -Pk "$work" | awk 'NR == 2 { print $4 }')" -lt 1024 ]; then fail disk_full "$why"; fi
+    fail transfer_failed "$why"
+}
+
 # fetched brings the package into a file: from the control plane, or from
 # standard input. The hash is what it is trusted by, not the way it came.
 fetched() {
     say "step transfer"
     if [ -n "${url:-}" ]; then
         if has curl; then
-            curl -fsSk -m 300 --retry 2 -o "$1" "$url" 2>"$work/log" || fail transfer_failed "$(cat "$work/log")"
+            curl -fsSk -m 300 --retry 2 -o "$1" "$url" 2>"$work/log" || unwritten
         elif has wget; then
-            wget -q --no-check-certificate -T 60 -O "$1" "$url" 2>"$work/log" || fail transfer_failed "wget: $(cat "$work/log")"
+            wget -q --no-check-certificate -T 60 -O "$1" "$url" 2>"$work/log" || unwritten
         else
             fail transfer_failed "neither curl nor wget is installed"
         fi
     else
-        cat >"$1" 2>"$work/log" || fail transfer_failed "$(cat "$work/log")"
+        cat >"$1" 2>"$work/log" || unwritten
     fi
     [ "$(wc -c <"$1" | tr -d ' ')" = "$size" ] || fail transfer_failed "$(wc -c <"$1" | tr -d ' ') of $size bytes have come"
     printf '%s  %s\n' "$sha256" "$1" | sha256sum -c --status 2>/dev/null || fail checksum "$(sha256sum "$1" | cut -d' ' -f1)"
@@ -230,7 +243,7 @@ unpack() {
         esac
         ;;
     rpm)
-        rpm -U --oldpackage --replacepkgs "$1" >"$work/log" 2>&1 </dev/null && return
+        rpm -U --oldpackage --replacepkgs "$1" >"$work/log" 2>&1 </dev/null && crumbs && return
         case "$(cat "$work/log")" in
         *"can't create transaction lock"*) fail package_manager_busy "$(tail -n 2 "$work/log")" ;;
         *"needs "*" on the "*" filesystem"* | *"No space left"*) reason=disk_full ;;
@@ -245,17 +258,23 @@ unpack() {
     fail "$reason" "$(tail -n 5 "$work/log")"
 }
 
+# crumbs takes away what dpkg, rpm and install.sh have written beside our files
+# and, because they were ended, never put in their place.
+crumbs() {
+    for file in $files; do
+        rm -f "$file".dpkg-new "$file".dpkg-tmp "$file"';'???????? "${file%/*}/.${file##*/}.komainu-new"
+    done
+}
+
 # swept takes away what a package manager does not know of: an installation
 # that was ended in its middle leaves files that are in nobody's list. It is
 # for hosts that have the package no more.
 swept() {
     [ -z "$(installed)" ] || return 0
     systemctl disable --quiet --now $service >/dev/null 2>&1
-    for file in /usr/bin/komainud /usr/bin/komainu /usr/lib/systemd/system/$service /usr/lib/sysusers.d/$package.conf /usr/share/bash-completion/completions/komainu \
-        /usr/share/zsh/vendor-completions/_komainu /usr/share/zsh/site-functions/_komainu /usr/share/fish/vendor_completions.d/komainu.fish /usr/share/man/man8/komainu.8.gz; do
-        # As dpkg, rpm and install.sh name what they have not put in place yet.
-        rm -f "$file" "$file".dpkg-new "$file".dpkg-tmp "$file"';'???????? "${file%/*}/.${file##*/}.komainu-new"
-    done
+    crumbs
+    # shellcheck disable=SC2086 # a list
+    rm -f $files
     rm -rf "/usr/share/doc/$package" /usr/lib/komainu "$state"
     rm -f "$ready" /etc/komainu/join-token /etc/komainu/image "/etc/systemd/system/multi-user.target.wants/$service"
     for folder in /var/lib/komainu /etc/komainu /var/log/komainu /usr/share/fish/vendor_completions.d /usr/share/fish /usr/share/zsh/vendor-completions /usr/share/zsh/site-functions /usr/share/zsh; do
