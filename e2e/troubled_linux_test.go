@@ -50,6 +50,7 @@ func TestTroubledHost(t *testing.T) {
 	m.stock()
 	k := &kills{machine: m}
 	script := m.hostScript("deb")
+	k.knowsItsFiles(script)
 	do := func(line string) string {
 		t.Helper()
 		out, _, failed := m.act(line, "", 0)
@@ -126,25 +127,20 @@ func TestTroubledHost(t *testing.T) {
 	}
 }
 
-// TestScriptKnowsItsFiles compares the files that the script takes away where
-// no package manager does with those of the packages.
-func TestScriptKnowsItsFiles(t *testing.T) {
-	m := onMachine(t, func(dir string) { agentPackages(t, dir) })
-	if m == nil {
-		return
-	}
-	m.stock()
-	script := m.hostScript("deb")
-	before := m.files()
+// knowsItsFiles compares the files that the script takes away where no package
+// manager does with those of the packages.
+func (k *kills) knowsItsFiles(script way) {
+	k.t.Helper()
+	before := k.files()
 	// As if dpkg had never heard of them.
-	m.run("sh", "-c", "dpkg-deb --extract "+onShelf("deb")(thisVersion)+" / && tar -xzf "+onShelf("tar")(thisVersion)+" -C / --strip-components=2 --wildcards '*/files/*'")
-	if d := difference(before, m.files()); len(d) < 10 {
-		t.Fatalf("this has changed: %q", d)
+	k.run("sh", "-c", "dpkg-deb --extract "+onShelf("deb")(thisVersion)+" / && tar -xzf "+onShelf("tar")(thisVersion)+" -C / --strip-components=2 --wildcards '*/files/*'")
+	if d := difference(before, k.files()); len(d) < 10 {
+		k.t.Fatalf("this has changed: %q", d)
 	}
-	if out, _, failed := m.act(script.remove(""), "", 0); failed {
-		t.Fatal(out)
+	if out, _, failed := k.act(script.remove(""), "", 0); failed {
+		k.t.Fatal(out)
 	}
-	if d := difference(before, m.files()); d != nil {
-		t.Errorf("the script does not take away:\n%s", strings.Join(d, "\n"))
+	if d := difference(before, k.files()); d != nil {
+		k.t.Errorf("the script does not take away:\n%s", strings.Join(d, "\n"))
 	}
 }
