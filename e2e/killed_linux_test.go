@@ -70,6 +70,9 @@ func TestKilledAtEveryStep(t *testing.T) {
 	// A host that has rpm, and one that has neither.
 	m.run("mv", "/usr/bin/dpkg", "/usr/bin/dpkg-query", "/opt")
 	m.layShims()
+	// rpm gives its scripts a PATH of its own.
+	m.run("mkdir", "-p", "/etc/rpm")
+	m.must(os.WriteFile(filepath.Join(m.root, "etc/rpm/macros"), []byte("%_install_script_path /usr/local/sbin:/usr/sbin:/usr/bin:/sbin:/bin\n"), 0o644))
 	m.run("rpm", "--upgrade", m.bring(filepath.Join(os.Getenv(envPackages), distribution)))
 	k.clean = m.files()
 	k.way(m.hostScript("rpm"))
@@ -269,7 +272,7 @@ func (k *kills) arrived(w way, a action) {
 		k.unfinished()
 	}
 	if strings.HasPrefix(w.name, "host") {
-		if pack, agent := k.facts(); agent != a.to || a.to != "" && pack != "installed "+a.to {
+		if pack, agent := k.facts(); agent != a.to || a.to != "" && strings.TrimSuffix(pack, "-1") != "installed "+a.to {
 			k.t.Errorf("the engine is told of package %q and agent %q, not of %q", pack, agent, a.to)
 		}
 	}

@@ -45,11 +45,13 @@ clean() {
 
 has() { command -v "$1" >/dev/null 2>&1; }
 
+# manager prints what keeps the packages of this host. The program alone says
+# little: dpkg can be installed where rpm rules, and the other way around.
 manager() {
-    if has dpkg && has dpkg-query; then
+    if has dpkg && has dpkg-query && [ -s /var/lib/dpkg/status ]; then
         echo deb
-    elif has rpm; then
-        echo rpm
+    elif has rpm && [ -n "$(rpm -qa 2>&1 | head -n 1)" ]; then
+        echo rpm # also one that only complains
     else
         echo tar
     fi
@@ -181,7 +183,7 @@ facts() {
     fact clock "$(date +%s)"
     fact manager "$(manager)"
     if [ "$(manager)" = deb ] && ! dpkg-query -W -f x dpkg >/dev/null 2>&1; then fact manager_broken "$(dpkg-query -W -f x dpkg 2>&1)"; fi
-    if [ "$(manager)" = rpm ] && ! rpm -q rpm >/dev/null 2>&1; then fact manager_broken "$(rpm -q rpm 2>&1)"; fi
+    if [ "$(manager)" = rpm ] && ! rpm -qa >/dev/null 2>&1; then fact manager_broken "$(rpm -qa 2>&1 >/dev/null)"; fi
     fact busy "$(holder)"
     fact others "$(others)"
     fact package "$(installed)"
