@@ -49,6 +49,7 @@ type soakOptions struct {
 	only   string
 	clock  bool
 	keep   string
+	kills  string
 }
 
 func soak(ctx context.Context, h *House, args []string) error {
@@ -59,17 +60,40 @@ func soak(ctx context.Context, h *House, args []string) error {
 	flags.StringVar(&o.only, "only", "", "only the fault with this name")
 	flags.BoolVar(&o.clock, "clock", false, "also move the clock of this machine forwards and backwards for moments: for dev vm")
 	flags.StringVar(&o.keep, "keep", "", "folder that the logs are copied to in the end")
+	flags.StringVar(&o.kills, "kills", "", "instead: end installations of the agent at this many points of each action, all for every step; takes hours")
 	if err := flags.Parse(args); err != nil {
 		return fault.New(fault.Invalid, "%w", err)
 	}
 	if os.Geteuid() != 0 {
 		return fault.New(fault.NeedsRoot, "real-time protection needs root")
 	}
+	if o.kills != "" {
+		return soakKills(ctx, h, o)
+	}
 	if os.Getenv(soakInside) == "" {
 		return soakApart(ctx, h, o)
 	}
 	_, err := runSoak(ctx, h, o)
 	return err
+}
+
+// soakKills runs the long rounds of the test that ends installations, upgrades
+// and removals in their middle.
+func soakKills(ctx context.Context, h *House, o soakOptions) error {
+	if err := h.Install(ctx, hostTools...); err != nil {
+		return err
+	}
+	points := o.kills
+	if points == "all" {
+		points = "0"
+	}
+	cmd := h.Command(ctx, ".", "go", "test", "./e2e", "-count=1", "-v", "-timeout=6h", "-run=^TestKilledAtEveryStep$")
+	cmd.Env = append(os.Environ(), "KOMAINU_NEED=root", "KOMAINU_E2E_KILLS="+points, "KOMAINU_E2E_KILL_SEED="+strconv.FormatUint(o.seed, 10))
+	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
+	if err := cmd.Run(); err != nil {
+		return fault.New(fault.Internal, "soak: %w", err)
+	}
+	return nil
 }
 
 // soakPhase is the short round in the test run.
