@@ -21,7 +21,8 @@ service=komainu-agent.service
 state=/var/lib/komainu/agent
 ready=/var/lib/komainu/agent-is-ready # its scripts write it, with the version that they have set up
 # What the package installs; a test compares.
-files="/usr/bin/komainud /usr/bin/komainu /usr/lib/systemd/system/$service /usr/lib/sysusers.d/$package.conf
+files="/usr/bin/komainud /usr/bin/komainu /usr/lib/systemd/system/$service /usr/lib/systemd/system/komainu-upgrade.path
+    /usr/lib/systemd/system/komainu-upgrade.service /usr/lib/sysusers.d/$package.conf
     /usr/share/doc/$package/copyright /usr/share/doc/$package/third-party-licences.txt.gz /usr/share/man/man8/komainu.8.gz
     /usr/share/bash-completion/completions/komainu /usr/share/fish/vendor_completions.d/komainu.fish
     /usr/share/zsh/vendor-completions/_komainu /usr/share/zsh/site-functions/_komainu"
@@ -273,12 +274,14 @@ crumbs() {
 # for hosts that have the package no more.
 swept() {
     [ -z "$(installed)" ] || return 0
-    systemctl disable --quiet --now $service >/dev/null 2>&1
+    systemctl disable --quiet --now komainu-upgrade.path $service >/dev/null 2>&1
+    systemctl stop komainu-upgrade.service >/dev/null 2>&1
     crumbs
     # shellcheck disable=SC2086 # a list
     rm -f $files
     rm -rf "/usr/share/doc/$package" /usr/lib/komainu "$state"
-    rm -f "$ready" /etc/komainu/join-token /etc/komainu/image "/etc/systemd/system/multi-user.target.wants/$service"
+    rm -f "$ready" /etc/komainu/join-token /etc/komainu/image "/etc/systemd/system/multi-user.target.wants/$service" \
+        /etc/systemd/system/multi-user.target.wants/komainu-upgrade.path /usr/libexec/komainu-upgrade /usr/libexec/.komainu-upgrade
     for folder in /var/lib/komainu /etc/komainu /var/log/komainu /usr/share/fish/vendor_completions.d /usr/share/fish /usr/share/zsh/vendor-completions /usr/share/zsh/site-functions /usr/share/zsh; do
         [ ! -d "$folder" ] || rmdir "$folder" 2>/dev/null # those that are empty
     done
