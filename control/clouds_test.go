@@ -28,7 +28,7 @@ import (
 
 // doorOf serves the enrolment of a bench, as the control plane does, and has
 // its engine work on machines that reach it there.
-func doorOf(t *testing.T, b *bench, clouds map[string]string) (address string) {
+func doorOf(t *testing.T, b *bench, clouds cloud.Options) (address string) {
 	t.Helper()
 	organization, err := b.api.access.Organization(t.Context())
 	if err != nil {
@@ -41,7 +41,7 @@ func doorOf(t *testing.T, b *bench, clouds map[string]string) (address string) {
 		t.Fatal(err)
 	}
 	address = "https://" + listener.Addr().String()
-	b.open(address, cloud.Options{Endpoints: clouds})
+	b.open(address, clouds)
 	known := b.api.known
 	handler = b.api.ids.Handler(&registrar{organization: organization, plans: b.api.plans, devices: b.api.devices, machines: known.machines, engine: known.engine, connectors: known.connectors}, wire.Protocol)
 	entry := newDoor(listener, b.api.ids.TLSConfig(), slog.New(slog.DiscardHandler), serve, serve)
@@ -102,6 +102,77 @@ func eventually(t *testing.T, what string, f func() bool) {
 	}
 }
 
+// newHost is a server that the script of a deployment runs on: it answers as
+// the script does, and enrols as the agent does.
+func newHost(t *testing.T, b *bench, metadata string) (run func(cloudtest.Instance, string) cloudtest.Ran, installs chan map[string]string) {
+	t.Helper()
+	deb := filepath.Join(t.TempDir(), "komainu-agent_1.0.0_amd64.deb")
+	if err := os.WriteFile(deb, []byte("!<arch>\ndebian-binary   "), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := b.api.known.repository.Add(deb); err != nil {
+		t.Fatal(err)
+	}
+	state := t.TempDir()
+	installs = make(chan map[string]string, 10)
+	return func(_ cloudtest.Instance, script string) cloudtest.Ran {
+		if strings.Contains(script, "set -- 'facts'") {
+			return cloudtest.Ran{Stdout: goodFacts()}
+		}
+		args := arguments(script)
+		installs <- args
+		id, err := joinByCloud(t.Context(), state, args["cloud"], "https://"+args["server"], args["pin"], metadata, args["enrol"] == "cloudforce")
+		if err != nil {
+			return cloudtest.Ran{Stdout: "komainu:fail enrol_refused " + err.Error() + "\n", Code: 90}
+		}
+		return cloudtest.Ran{Stdout: "komainu:step enrol\nkomainu:done 1.0.0 " + string(id.Device) + "\n"}
+	}, installs
+}
+
+// protects has the engine of a bench work until a machine has an agent.
+func protects(t *testing.T, b *bench, name string) {
+	t.Helper()
+	want[any](b, 200, "PUT", "/environments/"+b.env+"/plan", `{"version":1,"servers":true}`)
+	ctx, stop := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- b.api.known.engine.Run(ctx) }()
+	defer func() { stop(); <-ended }()
+	eventually(t, name+" did not enrol", func() bool {
+		list := want[struct{ Items []machine.View }](b, 200, "GET", "/machines?q="+name, "")
+		if len(list.Items) != 1 {
+			t.Fatalf("%d machines %s", len(list.Items), name)
+		}
+		if r := list.Items[0].Extension.Reason; r != nil && list.Items[0].Extension.State == deploy.Failed {
+			t.Fatalf("%s: %s (%s)", name, r.Text, r.Detail)
+		}
+		return list.Items[0].Device != nil
+	})
+}
+
+// TestAzureFromConnectorToEnrolment is the same over the extension.
+func TestAzureFromConnectorToEnrolment(t *testing.T) {
+	web := &cloudtest.Instance{ID: "44444444-4444-4444-4444-444444444444", Name: "web", Region: "prod", State: "running", Agent: "Ready"}
+	fake := cloudtest.NewAzure(t, web)
+	fake.Local(web.ID)
+	b := newBench(t)
+	server := doorOf(t, b, cloud.Options{Endpoints: map[string]string{cloud.Azure: fake.URL}, Transport: fake.Transport, Roots: fake.Roots})
+	host, installs := newHost(t, b, fake.Metadata)
+	fake.Run(host)
+	certificates, _ := json.Marshal(fake.Certificates)
+	way := want[connector.Connector](b, 200, "POST", "/environments/"+b.env+"/connectors", fmt.Sprintf(
+		`{"name":"a","kind":"azure","azure":{"tenantId":%q,"subscriptionId":%q,"clientId":%q,"certificates":%s},"secret":{"clientSecret":%q}}`, fake.Tenant, fake.Sub, fake.ID, certificates, fake.Secret))
+	if way.Machines != 1 || way.Verified != cloud.Unverified || way.Azure == nil || !way.Azure.HasSecret {
+		t.Errorf("the connector is %+v", way)
+	}
+	if _, text := b.send(access.Admin, "GET", "/api/v1/connectors/"+way.ID, ""); strings.Contains(text, fake.Secret) || strings.Contains(b.log.String(), fake.Secret) {
+		t.Error("the secret came back")
+	}
+	protects(t, b, "web")
+	if args := <-installs; args["enrol"] != "cloud" || args["cloud"] != "azure" || args["token"] != "" || !strings.HasPrefix(args["url"], server+"/repository/targets/") {
+		t.Errorf("the script was called with %v", args)
+	}
+}
+
 // TestAWSFromConnectorToEnrolment goes the whole way: a connector is made over
 // the API, its instances are listed, the plan goes on, Systems Manager runs the
 // script, and the agent enrols by the identity document of its instance.
@@ -111,28 +182,9 @@ func TestAWSFromConnectorToEnrolment(t *testing.T) {
 	fake := cloudtest.NewAWS(t, web, stopped)
 	fake.Local(web.ID)
 	b := newBench(t)
-	server := doorOf(t, b, map[string]string{cloud.AWS: fake.URL})
-	deb := filepath.Join(t.TempDir(), "komainu-agent_1.0.0_amd64.deb")
-	if err := os.WriteFile(deb, []byte("!<arch>\ndebian-binary   "), 0o644); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := b.api.known.repository.Add(deb); err != nil {
-		t.Fatal(err)
-	}
-	host := t.TempDir()
-	installs := make(chan map[string]string, 10)
-	fake.Run(func(_ cloudtest.Instance, script string) cloudtest.Ran {
-		if strings.Contains(script, "set -- 'facts'") {
-			return cloudtest.Ran{Stdout: goodFacts()}
-		}
-		args := arguments(script)
-		installs <- args
-		id, err := joinByCloud(t.Context(), host, args["cloud"], "https://"+args["server"], args["pin"], fake.Metadata, args["enrol"] == "cloudforce")
-		if err != nil {
-			return cloudtest.Ran{Stdout: "komainu:fail enrol_refused " + err.Error() + "\n", Code: 90}
-		}
-		return cloudtest.Ran{Stdout: "komainu:step enrol\nkomainu:done 1.0.0 " + string(id.Device) + "\n"}
-	})
+	server := doorOf(t, b, cloud.Options{Endpoints: map[string]string{cloud.AWS: fake.URL}})
+	host, installs := newHost(t, b, fake.Metadata)
+	fake.Run(host)
 
 	const secret = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"
 	body := func(secret string) string {
@@ -211,7 +263,7 @@ func TestEvidenceIsGoodOnce(t *testing.T) {
 		return cloudtest.Ran{Stdout: "komainu:step remove\nkomainu:done\n"}
 	})
 	b := newBench(t)
-	server := doorOf(t, b, map[string]string{cloud.AWS: fake.URL})
+	server := doorOf(t, b, cloud.Options{Endpoints: map[string]string{cloud.AWS: fake.URL}})
 	pin := b.api.ids.Pin()
 	try := func() error {
 		_, err := joinByCloud(t.Context(), t.TempDir(), cloud.AWS, server, pin, fake.Metadata, false)

@@ -5,6 +5,7 @@ package instance
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"io"
 	"net"
@@ -46,8 +47,26 @@ func (s Source) Document(ctx context.Context, cloud, nonce, pin string) (documen
 	switch cloud {
 	case "aws":
 		return s.aws(ctx)
+	case "azure":
+		document, err = s.azure(ctx, nonce)
+		return document, "", err
 	}
-	return "", "", fault.New(fault.Invalid, "cloud %q: want aws", cloud)
+	return "", "", fault.New(fault.Invalid, "cloud %q: want aws or azure", cloud)
+}
+
+// azure asks for an attested document that carries the nonce.
+func (s Source) azure(ctx context.Context, nonce string) (string, error) {
+	text, err := s.ask(ctx, http.MethodGet, "/metadata/attested/document", url.Values{"api-version": {"2021-02-01"}, "nonce": {nonce}}, http.Header{"Metadata": {"true"}})
+	if err != nil {
+		return "", err
+	}
+	var answer struct {
+		Signature string `json:"signature"`
+	}
+	if err := json.Unmarshal([]byte(text), &answer); err != nil || answer.Signature == "" {
+		return "", fault.New(fault.Unavailable, "what this machine's cloud answers is no attested document")
+	}
+	return answer.Signature, nil
 }
 
 // aws asks with a session (IMDSv2), which what can only make GET requests on

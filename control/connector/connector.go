@@ -20,6 +20,7 @@ import (
 
 	"komainu/control/access"
 	"komainu/control/connector/aws"
+	"komainu/control/connector/azure"
 	"komainu/control/connector/cloud"
 	"komainu/control/db"
 	"komainu/control/machine"
@@ -40,6 +41,7 @@ type Secret struct {
 	Passphrase      string `json:"passphrase,omitempty" maxLength:"1024" doc:"of ssh"`
 	SudoPassword    string `json:"sudoPassword,omitempty" maxLength:"1024" doc:"of ssh"`
 	SecretAccessKey string `json:"secretAccessKey,omitempty" maxLength:"1024" doc:"of aws"`
+	ClientSecret    string `json:"clientSecret,omitempty" maxLength:"1024" doc:"of azure"`
 }
 
 // sealed is what is kept of secrets.
@@ -71,7 +73,7 @@ type Connector struct {
 	ID          string         `json:"id"`
 	Name        string         `json:"name"`
 	Environment string         `json:"environment"`
-	Kind        string         `json:"kind" doc:"ssh or aws"`
+	Kind        string         `json:"kind" doc:"ssh, aws or azure"`
 	Version     uint64         `json:"version"`
 	Machines    int            `json:"machines"`
 	UpdatedAt   time.Time      `json:"updatedAt"`
@@ -80,17 +82,19 @@ type Connector struct {
 	Error       *deploy.Reason `json:"error"`
 	SSH         *SSHView       `json:"ssh"`
 	AWS         *AWSView       `json:"aws,omitempty"`
+	Azure       *AzureView     `json:"azure,omitempty"`
 	Verified    string         `json:"verified" doc:"empty, or what this kind was not tried on"`
 }
 
 // Change is what somebody saves.
 type Change struct {
-	Version uint64        `json:"version,omitempty" doc:"version that the change is based on; none for a new one"`
-	Name    string        `json:"name" minLength:"1" maxLength:"100"`
-	Kind    string        `json:"kind" enum:"ssh,aws"`
-	SSH     *SSH          `json:"ssh,omitempty"`
-	AWS     *aws.Settings `json:"aws,omitempty"`
-	Secret  *Secret       `json:"secret,omitempty" doc:"never comes back; what is left out stays"`
+	Version uint64          `json:"version,omitempty" doc:"version that the change is based on; none for a new one"`
+	Name    string          `json:"name" minLength:"1" maxLength:"100"`
+	Kind    string          `json:"kind" enum:"ssh,aws,azure"`
+	SSH     *SSH            `json:"ssh,omitempty"`
+	AWS     *aws.Settings   `json:"aws,omitempty"`
+	Azure   *azure.Settings `json:"azure,omitempty"`
+	Secret  *Secret         `json:"secret,omitempty" doc:"never comes back; what is left out stays"`
 }
 
 // Config is what connectors need of their neighbours.
@@ -136,7 +140,7 @@ func Open(cfg Config) (*Connectors, error) {
 		return nil, err
 	}
 	c := &Connectors{cfg: cfg, seal: s, wake: make(chan struct{}, 1), visits: map[string]visit{}}
-	c.kinds = map[string]kind{KindSSH: servers{c}, cloud.AWS: awsKind(c)}
+	c.kinds = map[string]kind{KindSSH: servers{c}, cloud.AWS: awsKind(c), cloud.Azure: azureKind(c)}
 	return c, nil
 }
 

@@ -10,6 +10,7 @@ import (
 	"unicode"
 
 	"komainu/control/connector/aws"
+	"komainu/control/connector/azure"
 	"komainu/control/connector/cloud"
 	"komainu/control/machine"
 	"komainu/deploy"
@@ -77,6 +78,31 @@ func awsKind(c *Connectors) kind {
 			return map[string]any{"regions": s.Regions, "role": s.RoleARN, "accessKey": s.AccessKeyID}
 		},
 		identify: func(_ context.Context, s aws.Settings, e cloud.Evidence, o cloud.Options) (string, error) {
+			return s.Identify(e, o)
+		},
+	}
+}
+
+// AzureView are the settings of an Azure connector as they are shown.
+type AzureView struct {
+	azure.Settings
+	HasSecret bool `json:"hasSecret" doc:"whether a client secret is stored"`
+}
+
+func azureKind(c *Connectors) kind {
+	return clouds[azure.Settings]{
+		name: cloud.Azure, options: c.cfg.Clouds, unchecked: cloud.Unverified,
+		settings: func(c *Change) *azure.Settings { return c.Azure },
+		secret:   func(s *Secret) *string { return &s.ClientSecret },
+		check:    func(s *azure.Settings, secret string, o cloud.Options) (bool, error) { return s.Check(secret, o) },
+		open: func(_ context.Context, s azure.Settings, secret string, o cloud.Options) (cloud.Account, error) {
+			return azure.Open(s, secret, o)
+		},
+		view: func(v *Connector, s azure.Settings, has bool) { v.Azure = &AzureView{s, has} },
+		describe: func(s azure.Settings) map[string]any {
+			return map[string]any{"tenant": s.TenantID, "subscription": s.SubscriptionID, "client": s.ClientID, "resourceGroups": s.ResourceGroups}
+		},
+		identify: func(_ context.Context, s azure.Settings, e cloud.Evidence, o cloud.Options) (string, error) {
 			return s.Identify(e, o)
 		},
 	}
@@ -174,7 +200,7 @@ func (k clouds[S]) reach(ctx context.Context, r *row, s sealed, m machine.Machin
 	if err != nil {
 		return nil, err
 	}
-	return account.Reach(ctx, m.ExternalID)
+	return account.Reach(ctx, m.ExternalID, m.Address)
 }
 
 // try lists the machines and says which of them the cloud can run something
@@ -219,7 +245,7 @@ func (k clouds[S]) recognize(ctx context.Context, r *row, e cloud.Evidence) (str
 // anybody with access to the account has written.
 func known(m cloud.Machine) machine.Known {
 	k := machine.Known{
-		Key: m.Key, Name: plain(m.Name, 253), Address: plain(m.Address, 253), System: plain(m.System, 40), OS: plain(m.OS, 200), Arch: plain(m.Arch, 40), Stopped: m.Stopped,
+		Key: m.Key, Name: plain(m.Name, 253), Address: plain(m.Address, 512), System: plain(m.System, 40), OS: plain(m.OS, 200), Arch: plain(m.Arch, 40), Stopped: m.Stopped,
 	}
 	if k.Name == "" {
 		k.Name = plain(m.Key, 253)

@@ -98,7 +98,9 @@ func TestAnswersThatAreErrors(t *testing.T) {
 		"credential":  {refuse(401, "AuthFailure"), deploy.CloudCredential},
 		"expired":     {refuse(400, "ExpiredToken"), deploy.CloudCredential},
 		"not XML": {func(w http.ResponseWriter, _, action string, _ int) bool {
-			fmt.Fprint(w, "<<<")
+			if action == "DescribeInstances" {
+				fmt.Fprint(w, "<<<")
+			}
 			return action == "DescribeInstances"
 		}, deploy.CloudFailed},
 		"the same page for ever": {func(w http.ResponseWriter, _, action string, asked int) bool {
@@ -211,7 +213,7 @@ func TestRunsScripts(t *testing.T) {
 		return cloudtest.Ran{Stdout: out.String(), Stderr: problems.String(), Code: cmd.ProcessState.ExitCode()}
 	})
 	a, _, _ := open(t, fake, nil)
-	h, err := a.Reach(t.Context(), "arn:aws:ec2:eu-central-1:123456789012:instance/i-00000001")
+	h, err := a.Reach(t.Context(), "arn:aws:ec2:eu-central-1:123456789012:instance/i-00000001", "")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -251,7 +253,7 @@ func TestReachSaysWhy(t *testing.T) {
 		"arn:aws:ec2:evil.example/x:123456789012:instance/i-1":      deploy.ConnectorFailed,
 		"nonsense": deploy.ConnectorFailed,
 	} {
-		_, err := a.Reach(t.Context(), key)
+		_, err := a.Reach(t.Context(), key, "")
 		if f, ok := errors.AsType[*deploy.Failure](err); !ok || f.Reason.ID != want {
 			t.Errorf("%s: %v, want %s", key, err, want)
 		}
@@ -272,7 +274,7 @@ func TestCancels(t *testing.T) {
 		return true
 	})
 	a, _, _ := open(t, fake, nil)
-	h, err := a.Reach(ctx, "arn:aws:ec2:eu-central-1:123456789012:instance/i-00000001")
+	h, err := a.Reach(ctx, "arn:aws:ec2:eu-central-1:123456789012:instance/i-00000001", "")
 	if err != nil {
 		t.Fatal(err)
 	}

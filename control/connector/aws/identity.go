@@ -9,8 +9,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/smallstep/pkcs7"
-
 	"komainu/control/connector/cloud"
 	"komainu/fault"
 )
@@ -38,7 +36,7 @@ const clockSlack = 5 * time.Minute
 // the instance runs. Whoever reads it on the instance can show it: what it is
 // good for has to be bounded by the caller.
 func (s Settings) Identify(e cloud.Evidence, o cloud.Options) (string, error) {
-	trusted, err := s.certificates()
+	trusted, err := cloud.Certificates(s.Certificates)
 	if err != nil {
 		return "", err
 	}
@@ -52,14 +50,10 @@ func (s Settings) Identify(e cloud.Evidence, o cloud.Options) (string, error) {
 	if err := json.Unmarshal([]byte(e.Document), &d); err != nil {
 		return "", fault.New(fault.Unauthentic, "the document cannot be read: %w", err)
 	}
-	now := time.Now
-	if o.Now != nil {
-		now = o.Now
-	}
 	switch {
 	case !accountForm.MatchString(d.AccountID) || !instanceForm.MatchString(d.InstanceID) || !regionForm.MatchString(d.Region):
 		return "", fault.New(fault.Unauthentic, "the document names no instance")
-	case d.PendingTime.IsZero() || d.PendingTime.After(now().Add(clockSlack)):
+	case d.PendingTime.IsZero() || d.PendingTime.After(o.Clock().Add(clockSlack)):
 		return "", fault.New(fault.Unauthentic, "the document says that the instance was started at %s", d.PendingTime.Format(time.RFC3339))
 	}
 	return key(d.Region, d.AccountID, d.InstanceID), nil
@@ -73,7 +67,7 @@ func verify(document []byte, signature string, trusted []*x509.Certificate) erro
 		return fault.New(fault.Unauthentic, "the signature is no base64: %w", err)
 	}
 	for _, c := range trusted {
-		message, parsed := parse(raw)
+		message, parsed := cloud.ParsePKCS7(raw)
 		if parsed != nil {
 			return parsed
 		}
@@ -92,18 +86,4 @@ func verify(document []byte, signature string, trusted []*x509.Certificate) erro
 		}
 	}
 	return fault.New(fault.Unauthentic, "none of the connector's certificates of AWS has signed the document: %w", err)
-}
-
-// parse reads a PKCS #7 message that anybody may have sent.
-func parse(raw []byte) (message *pkcs7.PKCS7, err error) {
-	defer func() {
-		if p := recover(); p != nil {
-			message, err = nil, fault.New(fault.Unauthentic, "the signature cannot be read: %v", p)
-		}
-	}()
-	message, err = pkcs7.Parse(raw)
-	if err != nil {
-		return nil, fault.New(fault.Unauthentic, "the signature cannot be read: %w", err)
-	}
-	return message, nil
 }

@@ -35,7 +35,7 @@ type host struct {
 
 // Reach returns the way to an instance after Systems Manager has said that it
 // can run something there.
-func (a *Account) Reach(ctx context.Context, key string) (deploy.Host, error) {
+func (a *Account) Reach(ctx context.Context, key, _ string) (deploy.Host, error) {
 	region := keyRegion(key)
 	_, id, ok := strings.Cut(key, ":instance/")
 	if !ok || !regionForm.MatchString(region) {

@@ -4,8 +4,6 @@ package aws
 
 import (
 	"context"
-	"crypto/x509"
-	"encoding/pem"
 	"errors"
 	"net/http"
 	"regexp"
@@ -68,30 +66,10 @@ func (s *Settings) Check(secret string, o cloud.Options) (wanted bool, err error
 	case s.AccessKeyID == "" && !o.OwnIdentity:
 		return false, fault.New(fault.Invalid, "give an access key; the identity of the control plane's own machine may be used after clouds.own_identity is switched on in its configuration")
 	}
-	if _, err := s.certificates(); err != nil {
+	if _, err := cloud.Certificates(s.Certificates); err != nil {
 		return false, err
 	}
 	return s.AccessKeyID != "", nil
-}
-
-// certificates are those that instance identity documents are signed with.
-func (s Settings) certificates() ([]*x509.Certificate, error) {
-	var list []*x509.Certificate
-	rest := []byte(strings.TrimSpace(s.Certificates))
-	for len(rest) > 0 {
-		var block *pem.Block
-		if block, rest = pem.Decode(rest); block == nil {
-			return nil, fault.New(fault.Invalid, "certificates: paste them in PEM form, one after the other")
-		}
-		c, err := x509.ParseCertificate(block.Bytes)
-		if err != nil {
-			return nil, fault.New(fault.Invalid, "certificate %d cannot be read: %w", len(list)+1, err)
-		}
-		if list = append(list, c); len(list) > 100 {
-			return nil, fault.New(fault.Invalid, "there are at most 100 certificates")
-		}
-	}
-	return list, nil
 }
 
 // Account is the way to an account's instances.
@@ -108,7 +86,7 @@ func Open(ctx context.Context, s Settings, secret string, o cloud.Options) (*Acc
 	retryer := func() aws.Retryer {
 		return retry.NewStandard(func(r *retry.StandardOptions) { r.MaxAttempts = 5 })
 	}
-	client := cloud.Client()
+	client := o.HTTP()
 	switch {
 	case s.AccessKeyID != "":
 		a.base = aws.Config{Credentials: credentials.NewStaticCredentialsProvider(s.AccessKeyID, secret, ""), HTTPClient: client, Retryer: retryer}

@@ -15,14 +15,18 @@ const (
 	askLimit    = 90 * time.Second
 )
 
-// Client returns an HTTP client for the APIs of clouds. It follows no
+// HTTP returns an HTTP client for the APIs of clouds. It follows no
 // redirects (none of these APIs sends any), and an answer ends after 64 MB.
-func Client() *http.Client {
+func (o Options) HTTP() *http.Client {
 	t := http.DefaultTransport.(*http.Transport).Clone()
 	t.DialContext = (&net.Dialer{Timeout: 10 * time.Second, KeepAlive: 30 * time.Second}).DialContext
 	t.TLSHandshakeTimeout, t.ResponseHeaderTimeout, t.MaxResponseHeaderBytes = 10*time.Second, 60*time.Second, 256<<10
+	var way http.RoundTripper = t
+	if o.Transport != nil {
+		way = o.Transport
+	}
 	return &http.Client{
-		Transport: bounded{t}, Timeout: askLimit,
+		Transport: bounded{way}, Timeout: askLimit,
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
 }

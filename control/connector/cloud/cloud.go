@@ -5,6 +5,8 @@ package cloud
 
 import (
 	"context"
+	"crypto/x509"
+	"net/http"
 	"net/url"
 	"time"
 
@@ -33,8 +35,19 @@ type Options struct {
 	OwnIdentity bool `yaml:"own_identity"`
 	// Endpoints replace the addresses of the clouds, by kind of connector.
 	Endpoints map[string]string `yaml:"endpoints"`
-	// Now is time.Now when nil.
-	Now func() time.Time `yaml:"-"`
+	// What follows is for tests: the clock, the way of requests, and the roots
+	// of certificates; those of this machine when nil.
+	Now       func() time.Time  `yaml:"-"`
+	Transport http.RoundTripper `yaml:"-"`
+	Roots     *x509.CertPool    `yaml:"-"`
+}
+
+// Clock returns the time.
+func (o Options) Clock() time.Time {
+	if o.Now != nil {
+		return o.Now()
+	}
+	return time.Now()
 }
 
 // Validate says what is wrong with options.
@@ -83,8 +96,9 @@ type Account interface {
 	// List asks for every machine. Errors: *deploy.Failure when nothing at all
 	// could be learned.
 	List(ctx context.Context) (Inventory, error)
-	// Reach returns the way to run scripts on a machine, by its key.
-	Reach(ctx context.Context, key string) (deploy.Host, error)
+	// Reach returns the way to run scripts on a machine, by its key and its
+	// address as the inventory names them.
+	Reach(ctx context.Context, key, address string) (deploy.Host, error)
 }
 
 // Evidence is what a machine shows to be recognised.

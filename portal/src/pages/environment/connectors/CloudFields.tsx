@@ -31,8 +31,8 @@ export function CloudFields({ kind, draft, set, disabled, connector }: Props) {
       <MessageBar intent="warning" layout="multiline"><MessageBarBody>{t('connector.unverifiedText')}</MessageBarBody></MessageBar>
       <div className={styles.fields}>
         {cloudFields[kind].map((f) => {
-          const label = name('cloudField', f.name)
-          const hint = f.hint ? name('cloudFieldHint', f.name) : undefined
+          const label = name('cloudField', f.words ?? f.name)
+          const hint = f.hint ? name('cloudFieldHint', f.words ?? f.name) : undefined
           if (f.secret) {
             return <SecretField key={f.name} label={label} hint={hint} stored={stored} value={draft.secret[f.name] ?? ''} set={(value) => set({ secret: { ...draft.secret, [f.name]: value } })} disabled={disabled} long={f.long} testid={`cloud-${f.name}`} />
           }

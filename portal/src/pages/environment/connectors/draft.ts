@@ -21,6 +21,8 @@ export interface CloudField {
   /** There is a hint for it. */
   hint?: boolean
   example?: string
+  /** The name of its words, where another cloud has a field of the same name. */
+  words?: string
 }
 
 /** What each cloud asks for. */
@@ -28,6 +30,7 @@ export const cloudFields: Record<Exclude<ConnectorKind, 'ssh'>, CloudField[]> = 
   azure: [
     { name: 'tenantId', example: '00000000-0000-0000-0000-000000000000' }, { name: 'subscriptionId', example: '00000000-0000-0000-0000-000000000000' },
     { name: 'clientId', optional: true, hint: true }, { name: 'clientSecret', secret: true }, { name: 'resourceGroups', optional: true, list: true, hint: true },
+    { name: 'certificates', words: 'azureCertificates', optional: true, long: true, hint: true, example: '-----BEGIN CERTIFICATE-----' },
   ],
   aws: [
     { name: 'regions', list: true, hint: true, example: 'eu-central-1, us-east-1' }, { name: 'accessKeyId', optional: true, hint: true, example: 'AKIAIOSFODNN7EXAMPLE' },
