@@ -56,6 +56,7 @@ const rooms = [
   { name: 'connector-key', path: '/environments/e1/connectors/c2', shows: 'connector-key-stored' },
   { name: 'connector-new', path: '/environments/e1/connectors/new?kind=ssh', shows: 'push-command' },
   { name: 'connector-azure', path: '/environments/e1/connectors/c3', shows: 'connector-unverified' },
+  { name: 'connector-aws', path: '/environments/e1/connectors/new?kind=aws', shows: 'cloud-certificates' },
   { name: 'onboarding', path: '/environments/e1?tab=onboarding', shows: 'reason-row' },
   { name: 'join-tokens', path: '/environments/e1?tab=tokens', shows: 'token-create' },
   { name: 'coverage', path: '/environments/e1?tab=coverage', shows: 'coverage-at' },
