@@ -19,6 +19,22 @@ import (
 // regionsAtOnce bounds how many regions are asked at the same time.
 const regionsAtOnce = 4
 
+// instances and information are one method of a client each. A whole client in
+// an interface would have the linker keep all of its methods, for every one of
+// which there are types and code: tens of megabytes.
+type (
+	instances   func(context.Context, *ec2.DescribeInstancesInput, ...func(*ec2.Options)) (*ec2.DescribeInstancesOutput, error)
+	information func(context.Context, *ssm.DescribeInstanceInformationInput, ...func(*ssm.Options)) (*ssm.DescribeInstanceInformationOutput, error)
+)
+
+func (f instances) DescribeInstances(ctx context.Context, in *ec2.DescribeInstancesInput, o ...func(*ec2.Options)) (*ec2.DescribeInstancesOutput, error) {
+	return f(ctx, in, o...)
+}
+
+func (f information) DescribeInstanceInformation(ctx context.Context, in *ssm.DescribeInstanceInformationInput, o ...func(*ssm.Options)) (*ssm.DescribeInstanceInformationOutput, error) {
+	return f(ctx, in, o...)
+}
+
 // List asks every region. One that does not answer is missed; when none does,
 // its reason is the error.
 func (a *Account) List(ctx context.Context) (cloud.Inventory, error) {
@@ -57,7 +73,7 @@ func (a *Account) region(ctx context.Context, region string) ([]cloud.Machine, e
 		return nil, err
 	}
 	var list []cloud.Machine
-	pages := ec2.NewDescribeInstancesPaginator(ec2.NewFromConfig(config), &ec2.DescribeInstancesInput{MaxResults: aws.Int32(1000)}, func(o *ec2.DescribeInstancesPaginatorOptions) {
+	pages := ec2.NewDescribeInstancesPaginator(instances(ec2.NewFromConfig(config).DescribeInstances), &ec2.DescribeInstancesInput{MaxResults: aws.Int32(1000)}, func(o *ec2.DescribeInstancesPaginatorOptions) {
 		o.StopOnDuplicateToken = true
 	})
 	for pages.HasMorePages() {
@@ -82,7 +98,7 @@ func (a *Account) region(ctx context.Context, region string) ([]cloud.Machine, e
 // managed asks Systems Manager for the instances that have its agent.
 func managed(ctx context.Context, client *ssm.Client) (map[string]ssmtypes.InstanceInformation, error) {
 	byID := map[string]ssmtypes.InstanceInformation{}
-	pages := ssm.NewDescribeInstanceInformationPaginator(client, &ssm.DescribeInstanceInformationInput{MaxResults: aws.Int32(50)}, func(o *ssm.DescribeInstanceInformationPaginatorOptions) {
+	pages := ssm.NewDescribeInstanceInformationPaginator(information(client.DescribeInstanceInformation), &ssm.DescribeInstanceInformationInput{MaxResults: aws.Int32(50)}, func(o *ssm.DescribeInstanceInformationPaginatorOptions) {
 		o.StopOnDuplicateToken = true
 	})
 	for pages.HasMorePages() {
