@@ -94,6 +94,7 @@ const (
 	UpgradeNoWayBack   ReasonID = "upgrade_no_way_back"
 	UpgradeInterrupted ReasonID = "upgrade_interrupted"
 	UpgradeStuck       ReasonID = "upgrade_stuck"
+	UpgradeTooOld      ReasonID = "upgrade_too_old"
 )
 
 type entry struct {
@@ -187,6 +188,7 @@ var catalogue = map[ReasonID]entry{
 	UpgradeStuck: {text: "the new version was not well, and the one from before is not well either", permanent: true,
 		remedy: "look after the machine: journalctl -u komainu-upgrade -u komainu-agent says what was done"},
 	UpgradeUnhealthy: {text: "the machine is less healthy since the upgrade", remedy: "the page of the device says what is wrong; roll the upgrade back if it is not the machine"},
+	UpgradeTooOld:    {text: "the agent is too old to upgrade itself", remedy: "deploy to the machine from its page, or install the package on it"},
 }
 
 // ReasonOf returns a reason of the catalogue.

@@ -1,6 +1,7 @@
 package device
 
 import (
+	"strings"
 	"time"
 
 	"komainu/event"
@@ -65,6 +66,10 @@ type State struct {
 	Connected    bool
 	LastSeen     time.Time
 	Version      string // of the agent
+	Name         string
+	Healthy      bool      // as its last report says
+	Problem      string    // what is not well
+	Reported     time.Time // the last report, zero before the first
 }
 
 // State returns the state of a device; ok is false when there is none.
@@ -75,5 +80,23 @@ func (r *Registry) State(id event.DeviceID) (s State, ok bool) {
 	if e == nil {
 		return s, false
 	}
-	return State{e.organization, e.environment, e.offboarded, e.connected, e.lastSeen, e.agentVersion}, true
+	s = State{Organization: e.organization, Environment: e.environment, Offboarded: e.offboarded, Connected: e.connected, LastSeen: e.lastSeen, Version: e.agentVersion, Name: e.name}
+	if e.report != nil {
+		s.Healthy, s.Problem, s.Reported = e.report.Healthy, problem(e.report), e.reportedAt
+	}
+	return s, true
+}
+
+// problem names what is not well in a report.
+func problem(r *health.Report) string {
+	var parts []string
+	for _, c := range r.Conditions {
+		if c.State == health.Failed || c.State == health.Degraded {
+			parts = append(parts, strings.TrimSpace(c.Part+" is "+string(c.State)+" "+string(c.Code)))
+		}
+	}
+	if len(parts) == 0 {
+		parts = r.Issues
+	}
+	return strings.Join(parts, ", ")
 }

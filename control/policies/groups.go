@@ -78,6 +78,15 @@ func (g *group) has(d *Device) bool {
 	return !slices.ContainsFunc(m.Tags, func(t policy.Tag) bool { return !slices.Contains(d.Tags, t) })
 }
 
+// GroupsOf returns the ids of the groups that a device is in.
+func (p *Policies) GroupsOf(d *Device) []string {
+	var ids []string
+	for _, g := range p.view.Load().groupsOf(d) {
+		ids = append(ids, g.ID)
+	}
+	return ids
+}
+
 // groupsOf returns the groups of a device, lowest rank first.
 func (v *view) groupsOf(d *Device) []*group {
 	var list []*group

@@ -1,0 +1,241 @@
+// Package upgrade brings the agents of an organization to another version, in
+// rings: a few devices first, more when they are well, then the rest.
+//
+// A rollout is one version on its way. An Engine looks at it again and again:
+// it asks devices to upgrade themselves, a bounded number at once, follows
+// what they tell, goes to the next ring when the one before is through and has
+// soaked, and halts when devices fail or are less healthy than before. A
+// rollback is a rollout too: each device gets the version back that it had.
+// Everything is in the database before a device is asked; what was begun when
+// the control plane stopped is followed at its next start.
+package upgrade
+
+import (
+	"context"
+	"embed"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/uptrace/bun"
+
+	"komainu/control/access"
+	"komainu/control/rest"
+	"komainu/deploy"
+	"komainu/event"
+	"komainu/fault"
+)
+
+// Migrations are the tables of this package.
+//
+//go:embed migrations
+var Migrations embed.FS
+
+// Device is a device that is to be kept up to date: it is not offboarded and
+// its plan is on.
+type Device struct {
+	ID        event.DeviceID
+	Name      string
+	Version   string   // of the agent
+	Groups    []string // ids of the device groups that it is in
+	Connected bool
+	LastSeen  time.Time
+	Healthy   bool      // as its last report says
+	Reported  time.Time // the last report
+	Problem   string    // what is not well
+	Open      bool      // it may be changed now: its maintenance window is open
+}
+
+// Config is what an Engine needs of its neighbours.
+type Config struct {
+	DB     *bun.DB
+	Log    *slog.Logger
+	Now    func() time.Time
+	Record access.Recorder
+	// Devices returns the devices of an organization.
+	Devices func(organization string) []Device
+	// Newest returns the newest version that the repository offers, "" for none.
+	Newest func() string
+	// Offers reports whether the repository offers a version.
+	Offers func(version string) bool
+	// Send asks a device to upgrade itself. Errors: fault.Unavailable when it is
+	// not connected, fault.Unsupported when its agent cannot.
+	Send func(ctx context.Context, device event.DeviceID, u deploy.Upgrade) error
+	// Halted tells people that a rollout has halted by itself, within the
+	// transaction that halts it. May be nil.
+	Halted func(ctx context.Context, tx bun.IDB, organization, rollout, version string, why deploy.Reason) error
+	// Changed is told that the upgrades of an organization have changed. It
+	// must not block. May be nil.
+	Changed func(organization string)
+	// AtOnce bounds how many devices are in the middle of it; 20 when zero.
+	AtOnce int
+}
+
+// Times of the engine.
+const (
+	lookEvery = 5 * time.Second
+	sendLimit = 15 * time.Second
+	// askAgain is after which silence a connected device is asked once more.
+	askAgain = 2 * time.Minute
+	// comeback is how long a device may be away, or say nothing, in the middle
+	// of an installation.
+	comeback = 30 * time.Minute
+	// slowest is how long fetching may take.
+	slowest = 2 * time.Hour
+	// probation is how long a device is watched after its upgrade before it
+	// speaks for its ring, and grace how long it may be unwell in it: parts of
+	// the agent take a moment to load.
+	probation = 5 * time.Minute
+	grace     = 2 * time.Minute
+	// forgotten is after which silence nobody waits for a device.
+	forgotten = 7 * 24 * time.Hour
+	// tooOldAgain is when a device is asked again that could not be told.
+	tooOldAgain = time.Hour
+)
+
+// Engine rolls versions out. It is safe for concurrent use.
+type Engine struct {
+	cfg   Config
+	wake  chan struct{} // capacity 1
+	tasks sync.WaitGroup
+
+	mu  sync.Mutex
+	all map[string]*upgrades // by organization
+}
+
+// upgrades are those of one organization.
+type upgrades struct {
+	organization string
+	settings     Saved
+	rollout      *rollout // nil before the first
+	jobs         map[event.DeviceID]*job
+	before       map[event.DeviceID]*job // of the rollout that is taken back
+	beforeOf     string                  // the version of it
+	unwell       map[event.DeviceID]time.Time
+}
+
+// Open reads the rollouts from a migrated database.
+func Open(ctx context.Context, cfg Config) (*Engine, error) {
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	if cfg.Changed == nil {
+		cfg.Changed = func(string) {}
+	}
+	if cfg.AtOnce == 0 {
+		cfg.AtOnce = 20
+	}
+	e := &Engine{cfg: cfg, wake: make(chan struct{}, 1), all: map[string]*upgrades{}}
+	if err := e.load(ctx); err != nil {
+		return nil, fmt.Errorf("read the upgrades: %w", err)
+	}
+	return e, nil
+}
+
+func (e *Engine) now() time.Time { return e.cfg.Now().UTC().Truncate(time.Millisecond) }
+
+// Wake has the engine look soon. It never blocks.
+func (e *Engine) Wake() {
+	select {
+	case e.wake <- struct{}{}:
+	default:
+	}
+}
+
+// Run works until ctx ends.
+func (e *Engine) Run(ctx context.Context) error {
+	defer e.tasks.Wait()
+	tick := time.NewTicker(lookEvery)
+	defer tick.Stop()
+	for {
+		e.mu.Lock()
+		for _, u := range e.all {
+			if err := e.look(ctx, u); err != nil && ctx.Err() == nil {
+				e.cfg.Log.Warn("the upgrades cannot be looked at; it is tried again", "error", err)
+			}
+		}
+		e.mu.Unlock()
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		case <-e.wake:
+		}
+	}
+}
+
+// of returns the upgrades of an organization. The caller holds mu.
+func (e *Engine) of(organization string) *upgrades {
+	u := e.all[organization]
+	if u == nil {
+		u = &upgrades{organization: organization, settings: defaults(), jobs: map[event.DeviceID]*job{}, unwell: map[event.DeviceID]time.Time{}}
+		e.all[organization] = u
+	}
+	return u
+}
+
+// ask tells a device of its job. That it was asked is in the database already.
+func (e *Engine) ask(ctx context.Context, u *upgrades, j *job) {
+	rollout, order := u.rollout.ID, deploy.Upgrade{ID: j.ID, Version: j.ToVersion, Downgrade: u.rollout.Origin != ""}
+	device := j.DeviceID
+	e.tasks.Go(func() {
+		asking, cancel := context.WithTimeout(ctx, sendLimit)
+		defer cancel()
+		err := e.cfg.Send(asking, device, order)
+		if err == nil || ctx.Err() != nil || errors.Is(err, context.DeadlineExceeded) {
+			return // without an answer it may have begun: it tells
+		}
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		if err := e.refused(context.WithoutCancel(ctx), u, rollout, device, order.ID, err); err != nil {
+			e.cfg.Log.Warn("the answer of a device to its upgrade was not kept", "device", device, "error", err)
+		}
+	})
+}
+
+// refused notes that a device did not begin.
+func (e *Engine) refused(ctx context.Context, u *upgrades, rollout string, device event.DeviceID, id string, cause error) error {
+	j := u.jobs[device]
+	if u.rollout == nil || u.rollout.ID != rollout || j == nil || j.ID != id || j.State != asked {
+		return nil // it was told from elsewhere what became of it
+	}
+	defer e.cfg.Changed(u.organization)
+	e.Wake()
+	switch {
+	case fault.Is(cause, fault.Unavailable):
+		return e.drop(ctx, u, j) // away: it waits
+	case fault.Is(cause, fault.Unsupported):
+		j.State, j.Reason, j.UpdatedAt = waiting, new(deploy.ReasonOf(deploy.UpgradeTooOld, "")), e.now()
+	default:
+		j.end(failed, e.now(), deploy.ReasonOf(deploy.UpgradeFailed, short(cause.Error())))
+	}
+	return e.keep(ctx, e.cfg.DB, j)
+}
+
+// Report takes what a device tells. It is told again with each connection, and
+// the same again changes nothing. What is not of a job here is passed over.
+func (e *Engine) Report(ctx context.Context, organization string, device event.DeviceID, s deploy.UpgradeStatus) error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	u := e.all[organization]
+	if u == nil {
+		return nil
+	}
+	j := u.jobs[device]
+	if j == nil || j.ID != s.ID {
+		j = u.before[device]
+	}
+	if j == nil || j.ID != s.ID || j.ended() || !j.tell(s, e.now()) {
+		return nil
+	}
+	if err := e.keep(ctx, e.cfg.DB, j); err != nil {
+		return err
+	}
+	e.cfg.Changed(organization)
+	e.Wake()
+	return nil
+}
+
+func newID() string { return rest.NewID() }
