@@ -12,6 +12,7 @@ import (
 	"komainu/control/policies"
 	"komainu/control/queue"
 	"komainu/control/selftest"
+	"komainu/deploy"
 	"komainu/event"
 	"komainu/fault"
 	"komainu/health"
@@ -20,7 +21,7 @@ import (
 )
 
 // gatewayConfig tells the gateway whom to ask and whom to tell.
-func gatewayConfig(ids *enrol.Authority, rules *policies.Policies, devices *device.Registry, q *queue.Queue, tests *selftest.Runs, log *slog.Logger) gateway.Config {
+func gatewayConfig(ids *enrol.Authority, rules *policies.Policies, devices *device.Registry, q *queue.Queue, tests *selftest.Runs, known *onboarding, log *slog.Logger) gateway.Config {
 	return gateway.Config{
 		Identify: func(r *http.Request) (event.DeviceID, error) { return ids.Identify(r.Context(), r.TLS) },
 		Publish:  q.Publish,
@@ -58,6 +59,13 @@ func gatewayConfig(ids *enrol.Authority, rules *policies.Policies, devices *devi
 			}
 			stages, err := tests.Report(ctx, organization, id, m.Run)
 			return &wire.TestStages{Run: m.Run.ID, Stages: stages}, err
+		},
+		Upgrade: func(ctx context.Context, id event.DeviceID, s deploy.UpgradeStatus) error {
+			organization, _, err := devices.Place(id)
+			if err != nil || known.rollouts == nil {
+				return err
+			}
+			return known.rollouts.Report(ctx, organization, id, s)
 		},
 		Gone: devices.Disconnected,
 		Log:  log,

@@ -120,7 +120,7 @@ func newBench(t *testing.T) *bench {
 		cfg.State, cfg.Content.Packages, cfg.Clouds = t.TempDir(), t.TempDir(), clouds
 		must(known.open(t.Context(), cfg, neighbours{
 			state: state, trail: trail, plans: plans, devices: devices, rules: rules, ids: ids, tests: b.api.tests, pushes: pushes, changes: changes,
-			address: address, log: log, organization: org.ID,
+			address: address, log: log, organization: org.ID, notices: notices, agents: b.api.agents,
 		}))
 		repository := known.repository
 		t.Cleanup(func() { repository.Close() })

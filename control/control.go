@@ -164,10 +164,10 @@ func Run(ctx context.Context, cfg Config, env Env) (err error) {
 	intake := events.ingest(devices, desk, changes, log)
 	var agents *gateway.Gateway
 	tests := newTests(state, trail.Record, desk, &agents, notices, changes, known.news)
-	agents = gateway.New(gatewayConfig(ids, rules, devices, events.queue, tests, part(log, "gateway")))
+	agents = gateway.New(gatewayConfig(ids, rules, devices, events.queue, tests, known, part(log, "gateway")))
 	err = known.open(ctx, cfg, neighbours{
 		state: state, trail: trail, plans: plans, devices: devices, rules: rules, ids: ids, tests: tests, pushes: pushes, changes: changes,
-		address: cfg.url(listener.Addr()), log: log, organization: organization.ID,
+		address: cfg.url(listener.Addr()), log: log, organization: organization.ID, notices: notices, agents: agents,
 	})
 	if err != nil {
 		return err
@@ -225,6 +225,7 @@ func Run(ctx context.Context, cfg Config, env Env) (err error) {
 	run("content", known.repository.Run)
 	run("onboard", known.engine.Run)
 	run("connector", known.connectors.Run)
+	run("upgrade", known.rollouts.Run)
 	run("retention", func(ctx context.Context) error {
 		return events.retain(ctx, cfg.Events, part(log, "retention"))
 	})

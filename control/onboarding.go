@@ -16,11 +16,14 @@ import (
 	"komainu/control/content"
 	"komainu/control/device"
 	"komainu/control/enrol"
+	"komainu/control/gateway"
 	"komainu/control/machine"
+	"komainu/control/notify"
 	"komainu/control/onboard"
 	"komainu/control/plan"
 	"komainu/control/policies"
 	"komainu/control/selftest"
+	"komainu/control/upgrade"
 	"komainu/drill"
 	"komainu/event"
 	"komainu/policy"
@@ -34,6 +37,7 @@ type onboarding struct {
 	repository *content.Repository
 	depot      *depot
 	engine     *onboard.Engine
+	rollouts   *upgrade.Engine
 }
 
 // deployTokenLife is how long a host has to use the join token that it is
@@ -93,6 +97,8 @@ type neighbours struct {
 	log     *slog.Logger
 
 	organization string // of the installation
+	notices      *notify.Notifier
+	agents       *gateway.Gateway
 }
 
 // open opens the rest, and adopts devices that enrolled before there were
@@ -111,6 +117,9 @@ func (o *onboarding) open(ctx context.Context, cfg Config, n neighbours) (err er
 	if err := o.openDepot(cfg, n); err != nil {
 		return err
 	}
+	if o.rollouts, err = upgrade.Open(ctx, o.upgradeConfig(n)); err != nil {
+		return err
+	}
 	engine, err := onboard.Open(ctx, o.engineConfig(n, server))
 	if err != nil {
 		return err
@@ -127,7 +136,7 @@ func (o *onboarding) engineConfig(n neighbours, server string) onboard.Config {
 			return onboard.Plan{Tier: n.plans.Tier(environment), Protect: protect}, err
 		},
 		Package: func(format, arch string) (onboard.Package, bool) {
-			p, ok := o.repository.Newest(format, arch)
+			p, ok := o.wanted(n.organization, format, arch)
 			return onboard.Package{Version: p.Version, SHA256: p.SHA256, Size: p.Size, URL: n.address + "/repository/" + content.File(p), Content: func() (io.ReadCloser, error) { return o.repository.Content(p) }}, ok
 		},
 		Pin: n.ids.Pin,
@@ -195,6 +204,9 @@ func (o *onboarding) wake() {
 func (o *onboarding) news() {
 	if o.engine != nil {
 		o.engine.News()
+	}
+	if o.rollouts != nil {
+		o.rollouts.Wake()
 	}
 }
 

@@ -25,13 +25,14 @@ import (
 	"komainu/control/plan"
 	"komainu/control/policies"
 	"komainu/control/selftest"
+	"komainu/control/upgrade"
 	"komainu/fault"
 )
 
 // migrations are the tables of all slices.
 func migrations() []fs.FS {
 	return []fs.FS{access.Migrations, audit.Migrations, enrol.Migrations, device.Migrations, plan.Migrations, policies.Migrations, incident.Migrations, notify.Migrations, selftest.Migrations,
-		machine.Migrations, connector.Migrations, onboard.Migrations}
+		machine.Migrations, connector.Migrations, onboard.Migrations, upgrade.Migrations}
 }
 
 // openState opens the database of a state folder and brings it up to date; a

@@ -113,6 +113,8 @@ func (m *Message) line() string {
 		what = "Incident is more severe"
 	case "incident.changed":
 		what = "Incident changed"
+	case "upgrade.halted":
+		what = "Upgrade halted"
 	default:
 		what = m.Event
 	}
