@@ -37,6 +37,12 @@ type sent struct {
 	device event.DeviceID
 	order  deploy.Upgrade
 	was    string // the version that it had
+
+	// Of the rollout that it was sent for.
+	version  string
+	rollback bool
+	halted   bool
+	reached  int // the ring, or all of them when it is through
 }
 
 // fleet is the world around an engine, moved by hand.
@@ -134,7 +140,12 @@ func (f *fleet) send(_ context.Context, id event.DeviceID, u deploy.Upgrade) err
 	f.engine.mu.Lock()
 	defer f.engine.mu.Unlock()
 	h := f.host(id)
-	f.orders = append(f.orders, sent{f.now, id, u, h.Version})
+	r := f.engine.all[org].rollout
+	reached := r.Ring
+	if r.State == Done {
+		reached = len(ringIDs)
+	}
+	f.orders = append(f.orders, sent{f.now, id, u, h.Version, r.Version, r.Origin != "", r.State == Halted, reached})
 	switch {
 	case !h.Connected:
 		return fault.New(fault.Unavailable, "not connected")

@@ -19,7 +19,6 @@ import (
 // model is what a naive reader of the documentation keeps of a rollout.
 type model struct {
 	orders map[string]sent // by the id that the device got
-	first  map[string]map[int]time.Time
 }
 
 // ordered looks at the orders that were given since the last time.
@@ -34,35 +33,22 @@ func (m *model) ordered(f *fleet, given []sent, before View, open map[event.Devi
 		_, again := m.orders[o.order.ID]
 		m.orders[o.order.ID] = o
 		switch {
-		case after.State == Halted && before.State == Halted && after.Rollout == before.Rollout:
+		case o.halted && before.State == Halted && o.version == before.Rollout:
 			f.t.Fatalf("%s is asked while it is halted", o.device)
 		case h.gone || !again && (!open[o.device] || !h.Connected):
 			f.t.Fatalf("%s is asked: gone %v, open %v, connected %v", o.device, h.gone, open[o.device], h.Connected)
-		case after.Rollback != o.order.Downgrade:
+		case o.rollback != o.order.Downgrade:
 			f.t.Fatalf("%+v in %+v", o, after)
-		case !after.Rollback && !again && !isNewer(o.order.Version, o.was):
+		case !o.rollback && !again && !isNewer(o.order.Version, o.was):
 			f.t.Fatalf("%s goes from %s to %s", o.device, o.was, o.order.Version)
-		case !after.Rollback && !again && !after.Automatic:
+		case !o.rollback && !again && !after.Automatic:
 			f.t.Fatalf("%s is asked while upgrades are off", o.device)
 		}
-		if after.Rollback || again || h.tooOld {
+		if o.rollback || again || o.version != after.Rollout {
 			continue
 		}
-		// The rings: each begins after the ones before had their time.
-		key := after.Rollout
-		if m.first[key] == nil {
-			m.first[key] = map[int]time.Time{}
-		}
-		ring := slices.Index(ringIDs, lineOf(f, o.device).Ring)
-		if _, ok := m.first[key][ring]; !ok {
-			m.first[key][ring] = f.now
-			for earlier := range ring {
-				began, ok := m.first[key][earlier]
-				soak := time.Duration(after.Rings[earlier].SoakMinutes) * time.Minute
-				if ok && f.now.Sub(began) < soak {
-					f.t.Fatalf("%s begins %v after %s, which soaks %v", ringIDs[ring], f.now.Sub(began), ringIDs[earlier], soak)
-				}
-			}
+		if ring := slices.Index(ringIDs, lineOf(f, o.device).Ring); ring > o.reached {
+			f.t.Fatalf("%s is in %s and is asked while ring %d is", o.device, ringIDs[ring], o.reached)
 		}
 	}
 }
@@ -91,7 +77,7 @@ func TestRandomFleets(t *testing.T) {
 		f := newFleet(t, state, rapid.IntRange(0, 25).Draw(t, "devices"))
 		f.atOnce = rapid.IntRange(1, 6).Draw(t, "at once")
 		f.open()
-		m := &model{map[string]sent{}, map[string]map[int]time.Time{}}
+		m := &model{map[string]sent{}}
 		step := func(d time.Duration) {
 			before, n := f.view(), len(f.orders)
 			open := map[event.DeviceID]bool{}
