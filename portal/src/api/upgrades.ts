@@ -62,9 +62,25 @@ export interface Repository {
   problem: string
 }
 
+/** A device in an upgrade. */
+export interface UpgradeDevice {
+  device: { id: string; name: string }
+  ring: string
+  state: string
+  connected: boolean
+  from: string
+  to: string
+  /** What one that waits waits for: device, window, turn. */
+  waits: string
+  reason: Reason | null
+  gapMs: number | null
+}
+
 type Abort = AbortSignal | undefined
 
 export const getUpgrades = (signal?: Abort) => request<Upgrades>(path(['upgrades']), { signal })
+export const listUpgradeDevices = (query: { ring: string; state: string; limit: number }, signal?: Abort) =>
+  request<{ items: UpgradeDevice[]; total: number; next: string }>(path(['upgrades', 'devices'], { ...query, state: query.state || undefined }), { signal })
 export const saveUpgrades = (settings: UpgradeSettings & { version: number }) => request<Upgrades>(path(['upgrades']), { method: 'PUT', body: settings })
 export const haltUpgrades = () => request<Upgrades>(path(['upgrades', 'halt']), { method: 'POST' })
 export const resumeUpgrades = () => request<Upgrades>(path(['upgrades', 'resume']), { method: 'POST' })

@@ -1,6 +1,7 @@
 import { Button, makeStyles, mergeClasses, MessageBar, MessageBarBody, Text, tokens } from '@fluentui/react-components'
 import { useState } from 'react'
 import { useTranslation } from 'react-i18next'
+import { useSearchParams } from 'react-router'
 import { getRepository, getUpgrades, haltUpgrades, resumeUpgrades, rollBackUpgrades, type RingProgress, type Upgrades as View } from '../../api/upgrades'
 import { useData } from '../../api/use'
 import { useMay } from '../../app/session'
@@ -16,6 +17,7 @@ import { Failure, Loading, useErrorText } from '../../ui/states'
 import { Confirm } from '../environment/Confirm'
 import { RepositoryPanel } from './RepositoryPanel'
 import { RingsForm } from './RingsForm'
+import { UpgradeDevices } from './UpgradeDevices'
 
 const useStyles = makeStyles({
   head: { display: 'flex', flexWrap: 'wrap', alignItems: 'center', gap: tokens.spacingHorizontalXL },
@@ -37,11 +39,14 @@ export default function Upgrades() {
   const upgrades = useData('upgrades', getUpgrades, ['upgrade', 'device'], 1_000)
   const repository = useData('repository', getRepository, ['upgrade'])
   const error = upgrades.error
+  const [parameters] = useSearchParams()
+  const ring = parameters.get('ring')
   return (
     <Page title={t('nav.upgrades')} subtitle={t('upgrade.intro')}>
       {!upgrades.data ? (error ? <Failure error={error} retry={upgrades.reload} /> : <Loading />) : (
         <>
           <Progress view={upgrades.data} set={upgrades.set} reload={upgrades.reload} />
+          {ring !== null && <UpgradeDevices ring={ring} state={parameters.get('state') ?? ''} />}
           <RingsForm view={upgrades.data} saved={upgrades.set} reload={upgrades.reload} packages={repository.data?.packages ?? []} />
         </>
       )}
@@ -76,7 +81,10 @@ function Progress({ view, set, reload }: { view: View; set: (view: View) => void
   }
   const target = view.target === 'newest' ? t('upgrade.newest') : view.target
   const ms = (n: number) => t('upgrade.ms', { number: format.number(n) })
-  const number = (n: number, tone?: Tone) => (n > 0 && tone ? <Status tone={tone}>{format.number(n)}</Status> : format.number(n))
+  const number = (ring: string, state: string, n: number, tone?: Tone) => {
+    const text = n > 0 && tone ? <Status tone={tone}>{format.number(n)}</Status> : format.number(n)
+    return n > 0 ? <RouteLink to={`/upgrades?ring=${ring}&state=${state}`} data-testid={`upgrade-${ring}-${state || 'all'}`}>{text}</RouteLink> : text
+  }
   return (
     <Panel
       title={t('upgrade.now')}
@@ -105,10 +113,10 @@ function Progress({ view, set, reload }: { view: View; set: (view: View) => void
               <span className={styles.done} style={{ flexGrow: p.done }} /><span className={styles.failed} style={{ flexGrow: p.failed }} /><span style={{ flexGrow: Math.max(p.devices - p.done - p.failed, 0) }} />
             </div>
           ) },
-          { id: 'devices', header: t('upgrade.devices'), tight: true, cell: (p) => format.number(p.devices) },
-          { id: 'done', header: t('upgrade.done'), tight: true, cell: (p) => format.number(p.done) },
-          { id: 'waiting', header: t('upgrade.waiting'), tight: true, cell: (p) => format.number(p.waiting) },
-          { id: 'failed', header: t('upgrade.failedDevices'), tight: true, cell: (p) => number(p.failed, 'bad') },
+          { id: 'devices', header: t('upgrade.devices'), tight: true, cell: (p) => number(p.ring, '', p.devices) },
+          { id: 'done', header: t('upgrade.done'), tight: true, cell: (p) => number(p.ring, 'done', p.done) },
+          { id: 'waiting', header: t('upgrade.waiting'), tight: true, cell: (p) => number(p.ring, 'waiting', p.waiting) },
+          { id: 'failed', header: t('upgrade.failedDevices'), tight: true, cell: (p) => number(p.ring, 'failed', p.failed, 'bad') },
           { id: 'median', header: t('upgrade.gapMedian'), tight: true, cell: (p) => (p.gapMs && p.done > 0 ? ms(p.gapMs.median) : <span className={styles.dim}>–</span>) },
           { id: 'worst', header: t('upgrade.gapWorst'), tight: true, cell: (p) => (p.gapMs && p.done > 0 ? ms(p.gapMs.worst) : <span className={styles.dim}>–</span>) },
         ]}
