@@ -1,6 +1,7 @@
 package deploy
 
 import (
+	"bufio"
 	"context"
 	_ "embed"
 	"errors"
@@ -230,4 +231,26 @@ func (a *answer) line(text string) {
 	case "done":
 		a.ended, a.done = true, rest
 	}
+}
+
+// ReadFacts reads what the script has printed, for a host that sends it
+// itself.
+func ReadFacts(r io.Reader) (Facts, error) {
+	var f Facts
+	a := answer{fact: f.set}
+	lines := bufio.NewScanner(r)
+	for lines.Scan() {
+		if ours, ok := strings.CutPrefix(lines.Text(), Prefix); ok {
+			a.line(ours)
+		}
+	}
+	switch {
+	case lines.Err() != nil:
+		return f, fmt.Errorf("read the facts of a host: %w", lines.Err())
+	case a.failure != nil:
+		return f, a.failure
+	case !a.ended:
+		return f, errors.New("the facts of the host are cut off")
+	}
+	return f, nil
 }

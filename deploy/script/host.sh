@@ -210,9 +210,11 @@ fetched() {
     say "step transfer"
     if [ -n "${url:-}" ]; then
         if has curl; then
-            curl -fsSk -m 300 --retry 2 -o "$1" "$url" 2>"$work/log" || unwritten
+            if [ -n "${ca:-}" ]; then set -- "$1" --cacert "$ca"; else set -- "$1" -k; fi
+            curl -fsS -m 300 --retry 2 -o "$@" "$url" 2>"$work/log" || unwritten
         elif has wget; then
-            wget -q --no-check-certificate -T 60 -O "$1" "$url" 2>"$work/log" || unwritten
+            if [ -n "${ca:-}" ]; then set -- "$1" --ca-certificate "$ca"; else set -- "$1" --no-check-certificate; fi
+            wget -nv -T 60 -O "$@" "$url" 2>"$work/log" || unwritten
         else
             fail transfer_failed "neither curl nor wget is installed"
         fi
@@ -393,6 +395,7 @@ for argument; do
     sha256=*) sha256=${argument#*=} ;;
     size=*) size=${argument#*=} ;;
     url=*) url=${argument#*=} ;;
+    ca=*) ca=${argument#*=} ;;
     token=*) token=${argument#*=} ;;
     enrol=*) enrol=${argument#*=} ;;
     cloud=*) cloud=${argument#*=} ;;
