@@ -32,7 +32,9 @@ type JoinToken struct {
 	Uses      int       `json:"uses"`
 	Revoked   bool      `json:"revoked"`
 	Token     string    `json:"token,omitempty" doc:"only in the answer to its creation"`
-	Command   string    `json:"command,omitempty" doc:"what to type on a server; only in the answer to its creation"`
+	Command   string    `json:"command,omitempty" doc:"what to type on a server that has the agent; only in the answer to its creation"`
+	// Snippets hold the token: they are made with it and kept nowhere.
+	Snippets *deploy.Ways `json:"snippets,omitempty" doc:"how servers get agent and token; only in the answer to its creation"`
 }
 
 func joinToken(t enrol.Token) JoinToken {
@@ -92,6 +94,7 @@ func (a *api) createJoinToken(ctx context.Context, in *createJoinTokenInput) (Jo
 	}
 	v := joinToken(t)
 	v.Token, v.Command = text, "sudo komainu enrol "+text
+	v.Snippets = new(deploy.Join{Server: a.address, CA: string(a.ids.CAPEM()), Token: text}.Ways())
 	return v, nil
 }
 

@@ -73,6 +73,7 @@ func (a *api) routes() []rest.Route {
 	routes = append(routes, a.machineRoutes()...)
 	routes = append(routes, a.repositoryRoutes()...)
 	routes = append(routes, a.upgradeRoutes()...)
+	routes = append(routes, a.installRoutes()...)
 	for _, f := range downloads.Files() {
 		routes = append(routes, rest.Plain("GET /downloads/"+f.Name, rest.Public, f.About, f.Media, f.ServeHTTP))
 	}
