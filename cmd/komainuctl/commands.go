@@ -43,7 +43,8 @@ func root(in io.Reader, out, errs io.Writer) *cobra.Command {
 	c.PersistentFlags().StringVar(&a.profile, "profile", defaultProfile(), "file with the server and the token, written by login")
 	c.PersistentFlags().StringVarP(&a.format, "output", "o", "table", "table or json")
 	c.AddCommand(a.login(), group("device", "Devices", a.devices(), a.devicePolicy(), a.revoke()), group("alert", "Alerts", a.alerts()),
-		group("incident", "Incidents", a.incidents()), group("environment", "Environments", a.environments()), group("token", "API tokens", a.createToken()), a.policyCommands(), a.groupCommands(), a.deploy(), a.repositoryCommands(), a.upgradeCommands())
+		group("incident", "Incidents", a.incidents()), group("environment", "Environments", a.environments()), group("token", "API tokens", a.createToken()), a.policyCommands(), a.groupCommands(), a.deploy(), a.repositoryCommands(),
+		a.upgradeCommands(), a.machineCommands(), a.connectorCommands(), a.joinTokenCommands())
 	return c
 }
 

@@ -106,6 +106,22 @@ func TestCommands(t *testing.T) {
 	if err := json.Unmarshal([]byte(out), &list); err != nil || code != 0 || len(list.Items) != 1 {
 		t.Errorf("%d %s%s, %v", code, out, text, err)
 	}
+	for args, header := range map[string]string{
+		"machine list": "STATE", "connector list On-premises": "LAST SYNC", "join-token create On-premises --as line --uses 3": "sudo sh install kmj1.",
+		"join-token create On-premises --as cloud-init": "#cloud-config\n", "join-token create On-premises --as ansible": "hosts: all", "join-token create On-premises --as image": "--image kmj1.",
+		"join-token create On-premises --as token": "kmj1.", "join-token create On-premises -o json": `"snippets"`} {
+		if out, code, text := run("", strings.Fields(args)...); code != 0 || !strings.Contains(out, header) {
+			t.Errorf("%s: %d %s%s", args, code, out, text)
+		}
+	}
+	for args, message := range map[string]string{
+		"machine show nobody": "no machine", "machine offboard nobody": "no machine", "connector list Elsewhere": "no environment", "connector sync nothing": "no connector",
+		"join-token create On-premises --as tape": "want token, line", "join-token revoke On-premises x": "no join token",
+	} {
+		if out, code, text := run("", strings.Fields(args)...); code == 0 || !strings.Contains(text, message) {
+			t.Errorf("%s: %d %s%s", args, code, out, text)
+		}
+	}
 	if info, err := os.Stat(profile); err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("the profile can be read by others: %v, %v", info.Mode(), err)
 	}

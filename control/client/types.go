@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"time"
 
+	"komainu/deploy"
 	"komainu/health"
 	"komainu/policy"
 )
@@ -85,7 +86,7 @@ type PlanChange struct {
 	Filesystems []policy.FilesystemRule `json:"filesystems,omitempty"`
 }
 
-// JoinToken lets hosts enrol; Token and Command are there after its creation
+// JoinToken lets hosts enrol; Token, Command and Snippets are there after its creation
 // only.
 type JoinToken struct {
 	ID        string    `json:"id"`
@@ -96,6 +97,8 @@ type JoinToken struct {
 	Revoked   bool      `json:"revoked"`
 	Token     string    `json:"token,omitempty"`
 	Command   string    `json:"command,omitempty"`
+	// Snippets bring the token to servers, each to be pasted as it is.
+	Snippets *deploy.Ways `json:"snippets,omitempty"`
 }
 
 // JoinTokenRequest asks for a join token.
