@@ -90,6 +90,12 @@ func (a *api) revokeDevice(ctx context.Context, in *revokeInput) (device.Details
 	if err := a.devices.Offboard(ctx, organization, in.ID, in.Body.Reason); err != nil {
 		return device.Details{}, err
 	}
+	// Its machine too: a plan that is still on must not bring the agent back.
+	if m, ok := a.known.machines.Of(in.ID); ok && !m.Offboarded {
+		if err := a.known.machines.Offboard(ctx, organization, m.ID, in.Body.Reason); err != nil {
+			return device.Details{}, err
+		}
+	}
 	a.agents.Disconnect(in.ID, fault.Unauthentic, "the device was offboarded: "+cmp.Or(in.Body.Reason, "no reason given"))
 	return a.device(ctx, &deviceInput{in.ID})
 }
