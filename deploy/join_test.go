@@ -229,7 +229,7 @@ func TestInstallerRefuses(t *testing.T) {
 		"not_ours":   {"hello", "no join token", 2},
 		"damaged":    {"kmj1.####", "damaged", 2},
 		"no_pin":     {"kmj1." + base64.RawURLEncoding.EncodeToString([]byte(`{"s":"https://cp:8443","t":"x"}`)), "damaged", 2},
-		"no_address": {"kmj1." + base64.RawURLEncoding.EncodeToString([]byte(`{"s":"https://cp$(reboot)","p":"` + strings.Repeat("a", 64) + `","t":"x"}`)), "damaged", 2},
+		"no_address": {"kmj1." + base64.RawURLEncoding.EncodeToString([]byte(`{"s":"https://cp$(reboot)","p":"`+strings.Repeat("a", 64)+`","t":"x"}`)), "damaged", 2},
 	} {
 		if out, code := piece(t, c.token, "understand"); code != c.code || !strings.Contains(out, c.says) {
 			t.Errorf("%s: %d, %s", name, code, out)
