@@ -259,3 +259,57 @@ func TestProcessInANewPidNamespaceHasThisHostsPid(t *testing.T) {
 		return ev.Action == event.ProcessCreated && ev.Fields["via"] == "" && ev.Process.Key.PID == event.PID(cmd.Process.Pid)
 	})
 }
+
+// TestNeighboursAreNotReported has the sensor stand in another pid namespace,
+// as agents in containers beside each other do: what runs outside of it is
+// another host's, what runs below it is this one's.
+func TestNeighboursAreNotReported(t *testing.T) {
+	s, _ := open(t)
+	inside := exec.CommandContext(t.Context(), "sh", "-c", "read go; /bin/echo from-the-inside; read end")
+	inside.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWPID}
+	orders, err := inside.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := inside.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = orders.Close(); _ = inside.Wait() }()
+	var ns syscall.Stat_t
+	if err := syscall.Stat(fmt.Sprintf("/proc/%d/ns/pid", inside.Process.Pid), &ns); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.use(tiers[0], uint32(ns.Ino)); err != nil {
+		t.Skip(err)
+	}
+	r := sensortest.Record(t, s)
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	for range 3 {
+		if err := exec.CommandContext(t.Context(), "/bin/echo", "from-the-outside").Run(); err != nil {
+			t.Fatal(err)
+		}
+		c, err := net.Dial("tcp", listener.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.Close()
+	}
+	if _, err := orders.Write([]byte("go\n")); err != nil {
+		t.Fatal(err)
+	}
+	ev := r.Wait("the program inside", func(ev event.Event) bool {
+		return ev.Action == event.ProcessCreated && slices.Contains(ev.Process.Args, "from-the-inside")
+	})
+	if ev.Process.Key.PID != 2 && ev.Process.Key.PID != 3 {
+		t.Errorf("it has the number %d there", ev.Process.Key.PID)
+	}
+	for _, ev := range r.Events() {
+		if ev.Process != nil && slices.Contains(ev.Process.Args, "from-the-outside") || ev.Network != nil {
+			t.Errorf("a neighbour's doing is reported: %s of %+v", ev.Action, ev.Process)
+		}
+	}
+}
