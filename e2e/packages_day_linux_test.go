@@ -11,7 +11,11 @@ import (
 func (c *console) firstDay(agent string) {
 	c.t.Helper()
 	c.run("sh", "-c", "mkdir -p /srv/demo && mount -t tmpfs komainu-demo /srv/demo")
-	c.install(agent)
+	if strings.HasSuffix(agent, ".deb") {
+		c.install(agent)
+	} else {
+		c.run("sh", "-c", "mkdir /srv/archive && tar -xzf "+c.bring(agent)+" -C /srv/archive && sh /srv/archive/*/install.sh install")
+	}
 	var list struct{ Items []struct{ ID string } }
 	c.must(json.Unmarshal([]byte(c.call("GET", "/api/v1/environments", "")), &list))
 	environment := "/api/v1/environments/" + list.Items[0].ID

@@ -31,7 +31,43 @@ func main() { os.Exit(1) }
 // to one that does not, and with the installer killed at each of its steps.
 // Somebody outside tries all the time whether malware can be opened.
 func TestUpgrade(t *testing.T) {
-	deadline = 8 * time.Minute // eight upgrades with their probation
+	deadline = 8 * time.Minute // ten upgrades with their probation
+	u := newUpgrader(t, "deb")
+	if u == nil {
+		return
+	}
+	if out := u.run("komainu", "upgrade", "check"); !strings.Contains(out, brokenVersion+", "+nextVersion+", "+thisVersion) {
+		t.Errorf("the versions in the repository:\n%s", out)
+	}
+	u.good()
+	u.refused()
+	u.broken()
+	for _, step := range []string{"prepare", "install", "probe"} {
+		u.killed(step, thisVersion, false)
+		u.killed(step, nextVersion, false)
+	}
+	for _, step := range []string{"back", "reprobe"} {
+		u.killed(step, brokenVersion, true)
+	}
+}
+
+// TestUpgradeFromArchive does the same on a host where no package manager
+// knows the agent.
+func TestUpgradeFromArchive(t *testing.T) {
+	u := newUpgrader(t, "tar")
+	if u == nil {
+		return
+	}
+	u.good()
+	u.broken()
+	u.killed("install", thisVersion, false)
+	u.killed("back", brokenVersion, true)
+}
+
+// newUpgrader boots a machine with a control plane and an agent that was
+// installed from one form of package. It returns nil on the stage's parent.
+func newUpgrader(t *testing.T, form string) *upgrader {
+	t.Helper()
 	m := onMachine(t, func(dir string) {
 		source := filepath.Join(dir, "broken.go")
 		target, err := filepath.Abs("../cmd/komainud/main.go")
@@ -48,19 +84,25 @@ func TestUpgrade(t *testing.T) {
 			}
 		}
 		build(t, dir, "deb", "-only", "komainu-control", "-version", thisVersion)
-		build(t, dir, "deb", "-only", "komainu-agent", "-version", thisVersion)
-		build(t, dir, "deb", "-only", "komainu-agent", "-version", nextVersion)
-		build(t, dir, "deb", "-only", "komainu-agent", "-version", brokenVersion, "-overlay", filepath.Join(dir, "overlay.json"))
+		build(t, dir, form, "-only", "komainu-agent", "-version", thisVersion)
+		build(t, dir, form, "-only", "komainu-agent", "-version", nextVersion)
+		build(t, dir, form, "-only", "komainu-agent", "-version", brokenVersion, "-overlay", filepath.Join(dir, "overlay.json"))
 	})
 	if m == nil {
-		return
+		return nil
+	}
+	file := func(version string) string {
+		if form == "tar" {
+			return strings.TrimSuffix(deb("komainu-agent", version), "deb") + "tar.gz"
+		}
+		return deb("komainu-agent", version)
 	}
 	packages := filepath.Join(m.root, "usr/share/komainu/packages")
 	m.must(os.MkdirAll(packages, 0o755))
 	for _, v := range []string{thisVersion, nextVersion, brokenVersion} {
-		text, err := os.ReadFile(deb("komainu-agent", v))
+		text, err := os.ReadFile(file(v))
 		m.must(err)
-		m.must(os.WriteFile(filepath.Join(packages, filepath.Base(deb("komainu-agent", v))), text, 0o644))
+		m.must(os.WriteFile(filepath.Join(packages, filepath.Base(file(v))), text, 0o644))
 	}
 	m.install(deb("komainu-control", thisVersion))
 	c := &console{machine: m}
@@ -68,28 +110,23 @@ func TestUpgrade(t *testing.T) {
 	c.signIn()
 	c.choose("correct-horse-battery")
 	c.token = strings.TrimSpace(m.run("komainu-control", "admin", "token"))
-	c.firstDay(deb("komainu-agent", thisVersion))
-	o := c.watchGate()
-
-	if out := m.run("komainu", "upgrade", "check"); !strings.Contains(out, brokenVersion+", "+nextVersion+", "+thisVersion) {
-		t.Errorf("the versions in the repository:\n%s", out)
-	}
-	u := &upgrader{console: c, o: o}
-	u.good()
-	u.refused()
-	u.broken()
-	for _, step := range []string{"prepare", "install", "probe"} {
-		u.killed(step, thisVersion, false)
-		u.killed(step, nextVersion, false)
-	}
-	for _, step := range []string{"back", "reprobe"} {
-		u.killed(step, brokenVersion, true)
-	}
+	c.firstDay(file(thisVersion))
+	return &upgrader{console: c, o: c.watchGate(), form: form}
 }
 
 type upgrader struct {
 	*console
-	o *opener
+	o    *opener
+	form string
+}
+
+// installed is the version that is installed whole.
+func (u *upgrader) installed() string {
+	u.t.Helper()
+	if u.form == "tar" {
+		return strings.TrimPrefix(strings.TrimSpace(u.run("sh", "/usr/lib/komainu/install.sh", "status")), "installed ")
+	}
+	return strings.TrimPrefix(strings.TrimSpace(u.run("dpkg-query", "-W", "-f", "${db:Status-Abbrev}${Version}", "komainu-agent")), "ii ")
 }
 
 // apply upgrades and returns how it went, by what the command says.
@@ -111,21 +148,17 @@ func (u *upgrader) installerJournal() string {
 }
 
 // sound checks what has to hold after every upgrade, however it went.
-func (u *upgrader) sound(versions ...string) {
+func (u *upgrader) sound(version string) {
 	u.t.Helper()
-	got := strings.TrimSpace(u.run("dpkg-query", "-W", "-f", "${db:Status-Abbrev}${Version}", "komainu-agent"))
-	ok := false
-	for _, v := range versions {
-		ok = ok || got == "ii "+v
-	}
-	if !ok {
-		u.t.Errorf("dpkg has the agent as %q, want one of %v\n%s", got, versions, u.installerJournal())
+	got := u.installed()
+	if got != version {
+		u.t.Errorf("installed is %q, want %q\n%s", got, version, u.installerJournal())
 	}
 	if out := u.run("dpkg", "--audit"); out != "" {
 		u.t.Errorf("dpkg is not well:\n%s", out)
 	}
-	if out := u.run("komainu", "version"); !strings.Contains(out, "agent "+strings.TrimPrefix(got, "ii ")) {
-		u.t.Errorf("dpkg has %q, and there answers\n%s", got, out)
+	if out := u.run("komainu", "version"); !strings.Contains(out, "agent "+got) {
+		u.t.Errorf("installed is %q, and there answers\n%s", got, out)
 	}
 	u.eventually("malware cannot be opened", u.o.shut)
 	if left, _ := os.ReadDir(filepath.Join(u.root, "var/lib/komainu/agent/upgrade")); len(left) != 1 {
@@ -185,7 +218,7 @@ func (u *upgrader) broken() {
 // killed kills everything of the installer when it has noted a step.
 func (u *upgrader) killed(step, version string, back bool) {
 	u.t.Helper()
-	was := strings.TrimPrefix(strings.TrimSpace(u.run("dpkg-query", "-W", "-f", "${db:Status-Abbrev}${Version}", "komainu-agent")), "ii ")
+	was := u.installed()
 	done := make(chan deploy.UpgradeStatus, 1)
 	journal := filepath.Join(u.root, "var/lib/komainu/agent/upgrade/journal.json")
 	before := u.property("komainu-upgrade", "NRestarts")
