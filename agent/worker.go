@@ -518,6 +518,8 @@ func (w *worker) runMarks(ctx context.Context) error {
 	defer tick.Stop()
 	var have []realtime.Mark
 	known := false
+	var begins sync.WaitGroup
+	defer begins.Wait()
 	var judged judgedBy
 	for {
 		w.realtime.OwnPID(0, w.scanner.Status().PID)
@@ -533,7 +535,7 @@ func (w *worker) runMarks(ctx context.Context) error {
 			} else {
 				w.health.marksFailed(nil)
 				if !known {
-					go w.beginsToProtect(ctx)
+					begins.Go(func() { w.beginsToProtect(ctx) })
 				}
 			}
 			have, known = want, true

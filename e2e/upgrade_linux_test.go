@@ -288,7 +288,7 @@ type opener struct {
 // has it protected, and begins to open it.
 func (c *console) watchGate() *opener {
 	c.t.Helper()
-	c.run("sh", "-c", `mkdir -p /srv/gate && mount -t tmpfs komainu-gate /srv/gate && printf '%s%s' 'X5O!P%@AP[4\PZX54(P^)7CC)7}$EICAR-STAND' 'ARD-ANTIVIRUS-TEST-FILE!$H+H*' >/srv/gate/file && mount -o remount,ro /srv/gate`)
+	c.run("sh", "-c", `mkdir -p /srv/gate && mount -t tmpfs komainu-gate /srv/gate && printf '%s%s%s' 'X5O!P%@AP' '[4\PZX54(P^)7CC)7}$EICAR-STAND' 'ARD-ANTIVIRUS-TEST-FILE!$H+H*' >/srv/gate/file && mount -o remount,ro /srv/gate`)
 	var list struct{ Items []struct{ ID string } }
 	c.must(json.Unmarshal([]byte(c.call("GET", "/api/v1/environments", "")), &list))
 	environment := "/api/v1/environments/" + list.Items[0].ID
