@@ -122,11 +122,11 @@ type archive struct{}
 func (archive) Busy() bool { return false }
 
 func (archive) Install(ctx context.Context, file string) error {
-	dir, err := os.MkdirTemp(filepath.Dir(file), "archive-")
-	if err != nil {
+	// An installation that was cut off has left one.
+	dir := filepath.Join(filepath.Dir(file), archiveFolder)
+	if err := errors.Join(os.RemoveAll(dir), os.Mkdir(dir, 0o700)); err != nil {
 		return err
 	}
-	defer os.RemoveAll(dir)
 	if err := do(ctx, dir, "tar", "-xzf", file, "--no-same-owner"); err != nil {
 		return err
 	}

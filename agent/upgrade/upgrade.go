@@ -39,6 +39,8 @@ const (
 	oldFile = "old"
 	// marksFile gets a line whenever protection begins or ends.
 	marksFile = "protection"
+	// archiveFolder is where an archive is unpacked.
+	archiveFolder = "archive"
 )
 
 // Step is what the installer is to do next.
@@ -106,7 +108,7 @@ func handedOver(dir string) bool {
 
 // sweep removes what an upgrade leaves behind, but its journal.
 func sweep(dir string) error {
-	var errs []error
+	errs := []error{os.RemoveAll(filepath.Join(dir, archiveFolder))}
 	for _, name := range []string{newFile, oldFile, newFile + ".partial", oldFile + ".partial", marksFile} {
 		if err := os.Remove(filepath.Join(dir, name)); !errors.Is(err, fs.ErrNotExist) {
 			errs = append(errs, err)
