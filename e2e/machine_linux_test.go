@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"komainu/dev/farm"
 	"komainu/internal/need"
 )
 
@@ -38,30 +39,10 @@ func debian(t *testing.T) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := os.MkdirAll(house, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	dir := filepath.Join(house, "debian-12-rpm")
-	if _, err := os.Stat(dir); err == nil {
-		return dir
-	}
-	started := time.Now()
-	unfinished, err := os.MkdirTemp(house, "debootstrap-")
+	dir, err := farm.Base(t.Context(), house)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer os.RemoveAll(unfinished)
-	out, err := exec.CommandContext(t.Context(), "debootstrap", "--variant=minbase", "--include=systemd,systemd-sysv,libstdc++6,curl,rpm", "bookworm", unfinished).CombinedOutput()
-	if err != nil {
-		t.Fatalf("debootstrap: %v\n%s", err, out[max(0, len(out)-2000):])
-	}
-	if err := os.Chmod(unfinished, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Rename(unfinished, dir); err != nil {
-		t.Fatal(err)
-	}
-	t.Logf("debootstrap took %s", time.Since(started).Round(time.Second))
 	return dir
 }
 

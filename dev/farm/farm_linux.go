@@ -299,10 +299,11 @@ func (h *Host) halt() {
 	_ = unix.Unmount(h.Root, unix.MNT_DETACH)
 }
 
-// Base returns a folder with a Debian that has systemd and sshd. It is made
-// once, from Debian's mirror, and kept in dir.
+// Base returns a folder with a Debian that has systemd, sshd and, for packages
+// of the other kind, rpm. It is made once, from Debian's mirror, and kept in
+// dir.
 func Base(ctx context.Context, dir string) (string, error) {
-	base := filepath.Join(dir, "debian-12-ssh")
+	base := filepath.Join(dir, "debian-12-server")
 	if _, err := os.Stat(base); err == nil {
 		return base, nil
 	}
@@ -314,7 +315,7 @@ func Base(ctx context.Context, dir string) (string, error) {
 		return "", err
 	}
 	defer os.RemoveAll(unfinished)
-	const packages = "--include=systemd,systemd-sysv,dbus,libstdc++6,curl,openssh-server,sudo,iproute2"
+	const packages = "--include=systemd,systemd-sysv,dbus,libstdc++6,curl,openssh-server,sudo,iproute2,rpm"
 	if err := run(ctx, "debootstrap", "--variant=minbase", packages, "bookworm", unfinished); err != nil {
 		return "", err
 	}
