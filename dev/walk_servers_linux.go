@@ -231,6 +231,15 @@ func (w *serverWalk) switchOn(context.Context) error {
 }
 
 func (w *serverWalk) bothProtected(ctx context.Context) error {
+	if err := w.allProtected(ctx); err != nil {
+		return err
+	}
+	w.took = time.Since(w.ready)
+	return nil
+}
+
+// allProtected waits until every server there is has become protected.
+func (w *serverWalk) allProtected(ctx context.Context) error {
 	if err := w.open("machines"); err != nil {
 		return err
 	}
@@ -239,8 +248,6 @@ func (w *serverWalk) bothProtected(ctx context.Context) error {
 		_, why := w.servers.protected(ctx, w.environment, len(w.hosts), time.Second)
 		return errors.Join(err, why)
 	}
-	w.took = time.Since(w.ready)
-	w.h.Say("both are protected %.1f s after the plan was switched on", w.took.Seconds())
 	_, err := w.servers.protected(ctx, w.environment, len(w.hosts), time.Second)
 	return err
 }
@@ -318,7 +325,7 @@ func (w *serverWalk) eicarOnServer(ctx context.Context) error {
 // looks for it in what the other has told: the servers share a kernel.
 func (w *serverWalk) ownProcesses(ctx context.Context) error {
 	const marker = "only-on-the-first"
-	if out, err := w.hosts[0].Try(ctx, "sh", "-c", "cp /bin/true /usr/local/bin/"+marker+" && "+marker); err != nil {
+	if out, err := w.hosts[0].Try(ctx, "sh", "-c", "cp /bin/true /usr/local/bin/"+marker+" && /usr/local/bin/"+marker); err != nil {
 		return fmt.Errorf("%w: %s", err, out)
 	}
 	list, err := w.servers.machines(ctx, w.environment)
@@ -372,7 +379,7 @@ func (w *serverWalk) thirdFollows(ctx context.Context) error {
 		func() error { return w.page.Fill(browser.ID("connector-hosts"), w.list()) },
 		func() error { return w.page.Click(browser.ID("connector-save")) },
 		func() error { return w.page.Wait(browser.ID("toast"), pageLimit) },
-		func() error { return w.bothProtected(ctx) },
+		func() error { return w.allProtected(ctx) },
 	)
 }
 
