@@ -188,7 +188,7 @@ func (h *host) answer(arguments string, in *bufio.Reader, out io.Writer) uint32 
 
 func TestDeploy(t *testing.T) {
 	dir := t.TempDir()
-	content := bytes.Repeat([]byte("a package "), 100_000)
+	content := append([]byte("!<arch>\ndebian-binary   "), bytes.Repeat([]byte("a package "), 100_000)...)
 	for _, name := range []string{"komainu-agent_1.2.3_amd64.deb", "komainu-agent_1.2.2_amd64.deb"} {
 		if err := os.WriteFile(filepath.Join(dir, name), append(content, name...), 0o600); err != nil {
 			t.Fatal(err)
