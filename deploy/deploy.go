@@ -87,6 +87,15 @@ func (f *Failure) Error() string {
 // do something first.
 func (f *Failure) Permanent() bool { return catalogue[f.Reason.ID].permanent }
 
+// State is what a machine is in that cannot be brought under protection for
+// this reason: NotApplicable when it is of a kind that never can, else Failed.
+func (f *Failure) State() State {
+	if catalogue[f.Reason.ID].inapplicable {
+		return NotApplicable
+	}
+	return Failed
+}
+
 // Exit is what Host.Run returns for a script that ends with another code than
 // 0.
 type Exit struct {

@@ -100,6 +100,7 @@ const (
 type entry struct {
 	text, remedy string
 	permanent    bool // trying again alone does not help
+	inapplicable bool // the machine is not one that can be protected
 }
 
 // catalogue holds what people read. Permanent is what a retry cannot mend: a
@@ -138,12 +139,12 @@ var catalogue = map[ReasonID]entry{
 	InventoryPartial: {text: "a part of the cloud's inventory could not be read; its machines stay as they were", remedy: "the detail says which part, and why; it is tried again"},
 
 	NotRoot:         {text: "the script does not run as root", permanent: true, remedy: "log in as root, or give the user sudo in the connector"},
-	OSUnsupported:   {text: "the operating system is not supported", permanent: true, remedy: "docs/platforms.md lists what is; exclude the machine by a tag if it shall not be protected"},
+	OSUnsupported:   {text: "the operating system is not supported", permanent: true, inapplicable: true, remedy: "docs/platforms.md lists what is; exclude the machine by a tag if it shall not be protected"},
 	OSEnd:           {text: "the operating system is too old", permanent: true, remedy: "upgrade it; docs/platforms.md lists what is supported"},
 	KernelOld:       {text: "the kernel is too old", permanent: true, remedy: "boot a kernel of at least 4.18"},
-	ArchUnsupported: {text: "there is no agent for this kind of processor", permanent: true, remedy: "exclude the machine by a tag; x86-64 and ARM64 are supported"},
-	NoSystemd:       {text: "the machine was not started by systemd", permanent: true, remedy: "the agent needs systemd to run it and to watch over it"},
-	Container:       {text: "this is a container: it shares its kernel with a host", permanent: true, remedy: "protect the host; its agent sees the containers on it"},
+	ArchUnsupported: {text: "there is no agent for this kind of processor", permanent: true, inapplicable: true, remedy: "exclude the machine by a tag; x86-64 and ARM64 are supported"},
+	NoSystemd:       {text: "the machine was not started by systemd", permanent: true, inapplicable: true, remedy: "the agent needs systemd to run it and to watch over it"},
+	Container:       {text: "this is a container: it shares its kernel with a host", permanent: true, inapplicable: true, remedy: "protect the host; its agent sees the containers on it"},
 	DiskFull:        {text: "there is too little room on the disk", remedy: "make room below /var and /usr: 300 MB are needed"},
 	MemoryLow:       {text: "the machine has too little memory", permanent: true, remedy: "give it at least 400 MB"},
 	ClockOff:        {text: "the clock of the machine is wrong, so that it cannot check certificates", remedy: "set the clock, and let chrony or systemd-timesyncd keep it"},
@@ -175,7 +176,7 @@ var catalogue = map[ReasonID]entry{
 	PlanOff:       {text: "the plan is off here", permanent: true, remedy: "switch the plan on for the environment, or for this machine"},
 	ProtectionOff: {text: "endpoint protection is switched off in the plan", permanent: true, remedy: "switch endpoint protection on"},
 	Stopped:       {text: "the machine is stopped", remedy: "nothing: it is protected when it runs"},
-	Image:         {text: "this is a golden image: its copies are protected, not itself", permanent: true, remedy: "nothing is to be done"},
+	Image:         {text: "this is a golden image: its copies are protected, not itself", permanent: true, inapplicable: true, remedy: "nothing is to be done"},
 	Offboarded:    {text: "somebody has offboarded the machine", permanent: true, remedy: "to protect it again, deploy from its page"},
 
 	UpgradeFailed:     {text: "the upgrade did not succeed, and the version from before runs", remedy: "the detail is what the package manager says"},

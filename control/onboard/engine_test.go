@@ -298,7 +298,7 @@ func TestReasonsAreSaidAndTriedAgain(t *testing.T) {
 		t.Errorf("%+v", m.Extension)
 	}
 	w.becomes("gone", deploy.Failed, deploy.Unreachable)
-	if m := w.becomes("odd", deploy.Failed, deploy.OSUnsupported); time.Until(m.Extension.Next) < 30*time.Minute {
+	if m := w.becomes("odd", deploy.NotApplicable, deploy.OSUnsupported); time.Until(m.Extension.Next) < 30*time.Minute {
 		t.Errorf("what a retry does not mend is tried again at %s", m.Extension.Next)
 	}
 	w.becomes("full", deploy.Failed, deploy.DiskFull)

@@ -302,7 +302,7 @@ func (e *Engine) queue(ctx context.Context, tasks *sync.WaitGroup, c candidate) 
 	if waits == "" && !e.take(ctx, tasks, c) {
 		waits = WaitsTurn
 	}
-	if waits == "" || x.State == deploy.Waiting && x.Waits == waits || x.State == deploy.Failed && waits == WaitsTurn {
+	if waits == "" || x.State == deploy.Waiting && x.Waits == waits || (x.State == deploy.Failed || x.State == deploy.NotApplicable) && waits == WaitsTurn {
 		return nil
 	}
 	return e.cfg.Machines.Note(ctx, c.m.ID, machine.Line{}, func(x *machine.Extension) {

@@ -86,7 +86,7 @@ func (a *attempt) failed(ctx context.Context, err error) error {
 		line = machine.Line{Step: a.step, State: machine.LineInfo, Text: err.Error()}
 	}
 	return a.cfg.Machines.Note(ctx, a.id, line, func(x *machine.Extension) {
-		x.State, x.Reason, x.Requested = deploy.Failed, &failure.Reason, time.Time{}
+		x.State, x.Reason, x.Requested = failure.State(), &failure.Reason, time.Time{}
 		x.Next = a.now().Add(backoff(x.Attempt, failure.Permanent()))
 	})
 }
