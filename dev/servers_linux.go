@@ -35,15 +35,20 @@ func prepareServers(ctx context.Context, h *House) error {
 	if _, err := h.Build(ctx); err != nil {
 		return err
 	}
-	out := h.State("farm-packages")
-	if err := os.RemoveAll(out); err != nil {
-		return err
-	}
-	if err := packages(ctx, h, []string{"-only", "komainu-agent", "-arch", runtime.GOARCH, "-formats", "deb", "-o", out}); err != nil {
+	if err := shelve(ctx, h, "farm-packages"); err != nil {
 		return err
 	}
 	_, err := farm.Base(ctx, h.State())
 	return err
+}
+
+// shelve packs the agent for pretend servers into a folder of the state.
+func shelve(ctx context.Context, h *House, name string, more ...string) error {
+	out := h.State(name)
+	if err := os.RemoveAll(out); err != nil {
+		return err
+	}
+	return packages(ctx, h, append([]string{"-only", "komainu-agent", "-arch", runtime.GOARCH, "-formats", "deb", "-o", out}, more...))
 }
 
 // openServers starts a control plane in the network of a farm that has no

@@ -14,6 +14,12 @@ import (
 	"komainu/dev/farm"
 )
 
+// The version that the servers are upgraded to: the same program, newer by name.
+const (
+	nextVersion = "99.0.0"
+	nextShelf   = "farm-packages-next"
+)
+
 // envTally names the file in which the walk-through that runs in a farm's
 // namespaces leaves its count.
 const envTally = "KOMAINU_TALLY"
@@ -36,6 +42,9 @@ func serversPhase(ctx context.Context, h *House) (tally, error) {
 		return tally{failed: 1}, err
 	}
 	if err := prepareServers(ctx, h); err != nil {
+		return tally{failed: 1}, err
+	}
+	if err := shelve(ctx, h, nextShelf, "-version", nextVersion); err != nil {
 		return tally{failed: 1}, err
 	}
 	file := h.State("walkthrough-servers.json")
@@ -121,6 +130,7 @@ func (w *serverWalk) story() []step {
 		{"each agent reports the processes of its own server alone", w.ownProcesses},
 		{"a third server, added to the list, follows by itself", w.thirdFollows},
 		{"coverage and onboarding show three of three", w.coverage},
+		{"a new version goes out: every server runs it, and the gap in protection is shown", w.upgrade},
 		{"an offboarded server has no agent any more and stays so", w.offboard},
 		{"pages had no uncaught errors", w.noComplaints},
 	}
@@ -390,6 +400,63 @@ func (w *serverWalk) coverage(context.Context) error {
 		func() error { return w.page.Goto(w.stack.URL + "/environments") },
 		func() error { return w.page.Wait(browser.Holding("environment-protected", "3"), pageLimit) },
 	)
+}
+
+// upgrade puts a new version into the signed repository and has it rolled out;
+// all servers are in the first ring.
+func (w *serverWalk) upgrade(ctx context.Context) error {
+	files, err := filepath.Glob(filepath.Join(w.h.State(nextShelf), "*.deb"))
+	if err != nil || len(files) != 1 {
+		return fmt.Errorf("the package of the next version: %v, %w", files, err)
+	}
+	if out, err := w.h.Output(ctx, ".", filepath.Join(w.stack.bin, "komainu-control"), "content", "add", files[0], "--state", filepath.Join(w.stack.dir, "control")); err != nil {
+		return fmt.Errorf("content add: %w: %s", err, out)
+	}
+	ring := func(id string) map[string]any {
+		return map[string]any{"id": id, "share": 100, "groups": []string{}, "soakMinutes": 0}
+	}
+	settings := map[string]any{"version": 1, "automatic": true, "target": nextVersion, "rings": []any{ring("canary"), ring("early"), ring("broad")}}
+	if err := w.servers.api.call(ctx, "PUT", "/upgrades", settings, nil); err != nil {
+		return err
+	}
+	if err := w.page.Goto(w.stack.URL + "/upgrades"); err != nil {
+		return err
+	}
+	type line struct {
+		Device    struct{ Name string }
+		State, To string
+		GapMs     *int64
+		Reason    *struct{ Text, Detail string }
+	}
+	var list struct{ Items []line }
+	err = waitFor(ctx, 3*time.Minute, "every server has been upgraded", func() (bool, error) {
+		if err := w.servers.api.call(ctx, "GET", "/upgrades/devices", nil, &list); err != nil {
+			return false, err
+		}
+		done := 0
+		for _, l := range list.Items {
+			if l.State == "succeeded" && l.GapMs != nil {
+				done++
+			}
+		}
+		return done == len(w.hosts), nil
+	})
+	if err != nil {
+		return fmt.Errorf("%w: %+v", err, list.Items)
+	}
+	for _, l := range list.Items {
+		w.h.Say("%s was without protection for %d ms while it was upgraded", l.Device.Name, *l.GapMs)
+	}
+	if err := w.page.Wait(browser.ID("upgrade-canary-done"), pageLimit); err != nil {
+		return err
+	}
+	for _, h := range w.hosts {
+		out, err := h.Try(ctx, "sh", "-c", "komainu health --field app_version; komainu health --field healthy; dpkg-query -W -f '${Version} ${db:Status-Status}' komainu-agent; dpkg --audit")
+		if err != nil || !strings.Contains(out, nextVersion) || !strings.Contains(out, "true") || !strings.HasSuffix(out, nextVersion+" installed") {
+			return fmt.Errorf("%s after the upgrade: %w: %s", h.Name, err, out)
+		}
+	}
+	return nil
 }
 
 func (w *serverWalk) offboard(ctx context.Context) error {
