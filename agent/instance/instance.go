@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"net/url"
@@ -93,9 +94,7 @@ func (s Source) ask(ctx context.Context, method, path string, query url.Values, 
 	if err != nil {
 		return "", fmt.Errorf("ask the cloud: %w", err)
 	}
-	for name, values := range header {
-		r.Header[name] = values
-	}
+	maps.Copy(r.Header, header)
 	res, err := s.client.Do(r)
 	if err != nil {
 		return "", fault.Wrap(fault.Unavailable, err, "this machine's cloud does not say what machine it is")

@@ -218,7 +218,6 @@ func (k clouds[S]) try(ctx context.Context, r *row, s sealed, _ bool) (Report, e
 	}
 	report.Total += len(report.Hosts)
 	for _, m := range found.Machines[:min(len(found.Machines), maxTried)] {
-		m := m
 		named := known(m)
 		t := Tried{Name: named.Name, Address: named.Address, Reason: m.Problem, Facts: &deploy.Facts{OSName: named.OS, Arch: named.Arch}}
 		switch {

@@ -67,10 +67,6 @@ func pkg(t testing.TB, version, content string) string {
 	return file
 }
 
-func target(version string) string {
-	return fmt.Sprintf("%s/%s/%s_%s_amd64.deb", Agent, version, Agent, version)
-}
-
 func add(t testing.TB, r *Repository, versions ...string) {
 	t.Helper()
 	var files []string

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"path"
 	"path/filepath"
@@ -137,9 +138,7 @@ func (r *Repository) Take(staged ...*Staged) (added []Package, err error) {
 		}
 	}()
 	list := map[string]*metadata.TargetFiles{}
-	for name, t := range r.targets.Signed.Targets {
-		list[name] = t
-	}
+	maps.Copy(list, r.targets.Signed.Targets)
 	for _, s := range staged {
 		if old := list[s.Target]; old != nil {
 			if hex.EncodeToString(old.Hashes["sha256"]) == s.SHA256 {

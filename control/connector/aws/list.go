@@ -110,7 +110,7 @@ func managed(ctx context.Context, client *ssm.Client) (map[string]ssmtypes.Insta
 			byID[aws.ToString(i.InstanceId)] = i
 		}
 		if len(byID) > cloud.MaxMachines {
-			return nil, fmt.Errorf("Systems Manager names more than %d instances", cloud.MaxMachines)
+			return nil, fmt.Errorf("more than %d instances are named by Systems Manager", cloud.MaxMachines)
 		}
 	}
 	return byID, nil

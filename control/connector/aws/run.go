@@ -72,11 +72,11 @@ func (h *host) Close() error { return nil }
 // has ended. A script that nobody waits for any more is cancelled.
 func (h *host) Run(ctx context.Context, script string, args []string, stdin io.Reader, line func(string)) error {
 	if !cloud.Empty(stdin) {
-		return errors.New("Systems Manager gives a script no input")
+		return errors.New("a script gets no input from Systems Manager")
 	}
 	text := cloud.Text(script, args)
 	if strings.Contains(text, "{{") {
-		return errors.New("Systems Manager would replace what stands in double braces of a script")
+		return errors.New("what stands in double braces of a script would be replaced by Systems Manager")
 	}
 	sent, err := h.client.SendCommand(ctx, &ssm.SendCommandInput{
 		DocumentName: aws.String("AWS-RunShellScript"), InstanceIds: []string{h.id}, Comment: aws.String(deploy.Extension), TimeoutSeconds: aws.Int32(int32(deliveryLimit / time.Second)),

@@ -46,7 +46,6 @@ type Azure struct {
 	answer     func(w http.ResponseWriter, what string, asked int) bool
 	run        func(i Instance, script string) Ran
 	local      string
-	name       string // in the certificate
 }
 
 type azureExtension struct {
