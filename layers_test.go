@@ -99,6 +99,7 @@ var foreign = []struct {
 	{"github.com/spf13/cobra", []string{"agent/cli", "cmd/komainuctl", "internal/manpage"}, "commands only"},
 	{"github.com/aws/aws-sdk-go-v2", []string{"control/connector/aws"}, "one place knows each cloud"},
 	{"github.com/Azure/azure-sdk-for-go", []string{"control/connector/azure"}, "one place knows each cloud"},
+	{"google.golang.org/api", []string{"control/connector/gcp"}, "one place knows each cloud"},
 	{"github.com/lxzan/gws", []string{"agent/link", "control/gateway"}, "the two ends of the link"},
 }
 

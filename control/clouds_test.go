@@ -173,6 +173,74 @@ func TestAzureFromConnectorToEnrolment(t *testing.T) {
 	}
 }
 
+// TestGCPFromConnectorToEnrolment is the same over OS Config, and a token that
+// was shown is good for nobody else.
+func TestGCPFromConnectorToEnrolment(t *testing.T) {
+	web := &cloudtest.Instance{ID: "1000000000000000001", Name: "web", Region: "europe-west3-a", Address: "10.0.0.1", State: "RUNNING", Arch: "X86_64", Agent: "ok", Tags: map[string]string{"role": "web"}}
+	spare := &cloudtest.Instance{ID: "1000000000000000002", Name: "spare", Region: "us-east1-b", State: "RUNNING", Arch: "X86_64", Agent: "ok"}
+	fake := cloudtest.NewGCP(t, web, spare)
+	fake.Local(web.ID)
+	b := newBench(t)
+	server := doorOf(t, b, cloud.Options{Endpoints: map[string]string{cloud.GCP: fake.URL}})
+	host, installs := newHost(t, b, fake.Metadata)
+	fake.Run(host)
+	body, err := json.Marshal(map[string]any{"name": "g", "kind": "gcp", "gcp": map[string]any{"projectId": fake.Project}, "secret": map[string]string{"serviceAccountKey": fake.Key}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	report := want[connector.Report](b, 200, "POST", "/environments/"+b.env+"/connectors/test", string(body))
+	if report.Total != 2 || report.Passed != 2 {
+		t.Errorf("the test found %+v", report)
+	}
+	way := want[connector.Connector](b, 200, "POST", "/environments/"+b.env+"/connectors", string(body))
+	if way.Machines != 2 || way.Verified != cloud.Unverified || way.GCP == nil || !way.GCP.HasSecret || way.GCP.ServiceAccount != fake.Email {
+		t.Errorf("the connector is %+v", way)
+	}
+	if _, text := b.send(access.Admin, "GET", "/api/v1/connectors/"+way.ID, ""); strings.Contains(text, "PRIVATE KEY") || strings.Contains(b.log.String(), "PRIVATE KEY") {
+		t.Error("the key came back")
+	}
+
+	// A zone that is down keeps its machines.
+	fake.Silent = []string{"us-east1-b"}
+	if synced := want[machine.Synced](b, 200, "POST", "/connectors/"+way.ID+"/sync", ""); synced.Gone != 0 || synced.Known != 1 {
+		t.Errorf("with a zone down: %+v", synced)
+	}
+	if got := want[connector.Connector](b, 200, "GET", "/connectors/"+way.ID, ""); got.Error == nil || got.Error.ID != deploy.InventoryPartial {
+		t.Errorf("the connector does not say that a zone is down: %+v", got.Error)
+	}
+	fake.Silent = nil
+	fake.Set(web)
+	if synced := want[machine.Synced](b, 200, "POST", "/connectors/"+way.ID+"/sync", ""); synced.Gone != 1 {
+		t.Errorf("with an instance deleted: %+v", synced)
+	}
+
+	protects(t, b, "web")
+	if args := <-installs; args["enrol"] != "cloud" || args["cloud"] != "gcp" || args["token"] != "" || !strings.HasPrefix(args["url"], server+"/repository/targets/") {
+		t.Errorf("the script was called with %v", args)
+	}
+	if left := fake.Left(); len(left) != 0 || fake.Labels(web.ID)["komainu-run"] != "" {
+		t.Errorf("left behind: %v, %v", left, fake.Labels(web.ID))
+	}
+	show := func(document func(nonce, pin string) string) error {
+		_, err := link.Enrol(t.Context(), link.EnrolOptions{Dir: t.TempDir(), Cloud: &link.CloudJoin{
+			Cloud: cloud.GCP, Server: server, Pin: b.api.ids.Pin(),
+			Document: func(_ context.Context, _, nonce, pin string) (string, string, error) {
+				return document(nonce, pin), "", nil
+			},
+		}})
+		return err
+	}
+	sign := func(i *cloudtest.Instance, audience string) string {
+		return fake.Sign(fake.Claims(*i, audience, time.Now()))
+	}
+	if err := show(func(_, pin string) string { return sign(web, "komainu:"+pin+":0123456789") }); !fault.Is(err, fault.Unauthentic) {
+		t.Errorf("a token that was made for another question: %v", err)
+	}
+	if err := show(func(nonce, pin string) string { return sign(spare, "komainu:"+pin+":"+nonce) }); !fault.Is(err, fault.Unavailable) {
+		t.Errorf("an instance that is not in the inventory: %v", err)
+	}
+}
+
 // TestAWSFromConnectorToEnrolment goes the whole way: a connector is made over
 // the API, its instances are listed, the plan goes on, Systems Manager runs the
 // script, and the agent enrols by the identity document of its instance.

@@ -135,7 +135,7 @@ var catalogue = map[ReasonID]entry{
 	CloudThrottled:  {text: "the cloud slows the connector down", remedy: "nothing: it is tried again later; if it stays, something else uses up the account's requests"},
 	CloudFailed:     {text: "the cloud did not do what it was asked for", remedy: "the detail is what it says; it is tried again"},
 	CloudAgent: {text: "the agent of the cloud on the machine does not answer, so that nothing can be run there",
-		remedy: "install and start it (SSM Agent or Azure VM Agent), and give the machine what it needs to reach its service; docs/clouds.md says what"},
+		remedy: "install and start it (SSM Agent, Azure VM Agent or OS Config agent), and give the machine what it needs to reach its service; docs/clouds.md says what"},
 	InventoryPartial: {text: "a part of the cloud's inventory could not be read; its machines stay as they were", remedy: "the detail says which part, and why; it is tried again"},
 
 	NotRoot:         {text: "the script does not run as root", permanent: true, remedy: "log in as root, or give the user sudo in the connector"},

@@ -131,7 +131,7 @@ var (
 	flagScanPath         = text{"`PATH` to scan", "スキャンする `PATH`"}
 	flagIgnoreExclusions = text{"scan what is excluded too", "除外されたものもスキャンする"}
 	flagTokenFile        = text{"read the token from `FILE`, or from standard input as -", "トークンを `FILE` から読む（- は標準入力）"}
-	flagCloud            = text{"prove what machine this is by a document of its cloud instead of a token: `aws` or azure", "トークンの代わりにクラウドの文書でこのマシンを証明する（`aws`、azure）"}
+	flagCloud            = text{"prove what machine this is by a document of its cloud instead of a token: `aws`, azure or gcp", "トークンの代わりにクラウドの文書でこのマシンを証明する（`aws`、azure、gcp）"}
 	flagServer           = text{"the control plane as https://HOST:PORT, with --cloud", "コントロールプレーンの https://HOST:PORT（--cloud と併用）"}
 	flagPin              = text{"the pin of the control plane's CA in `HEX`, with --cloud", "コントロールプレーンの CA のピン `HEX`（--cloud と併用）"}
 	flagForce            = text{"also when the device is enrolled already", "登録済みでも登録し直す"}

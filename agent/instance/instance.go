@@ -51,8 +51,18 @@ func (s Source) Document(ctx context.Context, cloud, nonce, pin string) (documen
 	case "azure":
 		document, err = s.azure(ctx, nonce)
 		return document, "", err
+	case "gcp":
+		document, err = s.gcp(ctx, nonce, pin)
+		return document, "", err
 	}
-	return "", "", fault.New(fault.Invalid, "cloud %q: want aws or azure", cloud)
+	return "", "", fault.New(fault.Invalid, "cloud %q: want aws, azure or gcp", cloud)
+}
+
+// gcp asks for an identity token that is made for one control plane and one
+// question.
+func (s Source) gcp(ctx context.Context, nonce, pin string) (string, error) {
+	return s.ask(ctx, http.MethodGet, "/computeMetadata/v1/instance/service-accounts/default/identity",
+		url.Values{"audience": {"komainu:" + pin + ":" + nonce}, "format": {"full"}}, http.Header{"Metadata-Flavor": {"Google"}})
 }
 
 // azure asks for an attested document that carries the nonce.

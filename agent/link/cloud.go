@@ -13,7 +13,7 @@ import (
 // CloudJoin brings a machine in by a document of its cloud: nothing secret has
 // to be on it.
 type CloudJoin struct {
-	Cloud  string // aws, azure
+	Cloud  string // aws, azure, gcp
 	Server string // URL of the control plane
 	Pin    string // of its CA
 	// Document asks the cloud for the document. nonce and pin are what it has

@@ -22,6 +22,7 @@ import (
 	"komainu/control/connector/aws"
 	"komainu/control/connector/azure"
 	"komainu/control/connector/cloud"
+	"komainu/control/connector/gcp"
 	"komainu/control/db"
 	"komainu/control/machine"
 	"komainu/control/rest"
@@ -37,11 +38,12 @@ var Migrations embed.FS
 
 // Secret is what only goes in. What is left out stays as it is.
 type Secret struct {
-	PrivateKey      string `json:"privateKey,omitempty" maxLength:"65536" doc:"of ssh"`
-	Passphrase      string `json:"passphrase,omitempty" maxLength:"1024" doc:"of ssh"`
-	SudoPassword    string `json:"sudoPassword,omitempty" maxLength:"1024" doc:"of ssh"`
-	SecretAccessKey string `json:"secretAccessKey,omitempty" maxLength:"1024" doc:"of aws"`
-	ClientSecret    string `json:"clientSecret,omitempty" maxLength:"1024" doc:"of azure"`
+	PrivateKey        string `json:"privateKey,omitempty" maxLength:"65536" doc:"of ssh"`
+	Passphrase        string `json:"passphrase,omitempty" maxLength:"1024" doc:"of ssh"`
+	SudoPassword      string `json:"sudoPassword,omitempty" maxLength:"1024" doc:"of ssh"`
+	SecretAccessKey   string `json:"secretAccessKey,omitempty" maxLength:"1024" doc:"of aws"`
+	ClientSecret      string `json:"clientSecret,omitempty" maxLength:"1024" doc:"of azure"`
+	ServiceAccountKey string `json:"serviceAccountKey,omitempty" maxLength:"16384" doc:"of gcp: the JSON file of the key"`
 }
 
 // sealed is what is kept of secrets.
@@ -73,7 +75,7 @@ type Connector struct {
 	ID          string         `json:"id"`
 	Name        string         `json:"name"`
 	Environment string         `json:"environment"`
-	Kind        string         `json:"kind" doc:"ssh, aws or azure"`
+	Kind        string         `json:"kind" doc:"ssh, aws, azure or gcp"`
 	Version     uint64         `json:"version"`
 	Machines    int            `json:"machines"`
 	UpdatedAt   time.Time      `json:"updatedAt"`
@@ -83,6 +85,7 @@ type Connector struct {
 	SSH         *SSHView       `json:"ssh"`
 	AWS         *AWSView       `json:"aws,omitempty"`
 	Azure       *AzureView     `json:"azure,omitempty"`
+	GCP         *GCPView       `json:"gcp,omitempty"`
 	Verified    string         `json:"verified" doc:"empty, or what this kind was not tried on"`
 }
 
@@ -90,10 +93,11 @@ type Connector struct {
 type Change struct {
 	Version uint64          `json:"version,omitempty" doc:"version that the change is based on; none for a new one"`
 	Name    string          `json:"name" minLength:"1" maxLength:"100"`
-	Kind    string          `json:"kind" enum:"ssh,aws,azure"`
+	Kind    string          `json:"kind" enum:"ssh,aws,azure,gcp"`
 	SSH     *SSH            `json:"ssh,omitempty"`
 	AWS     *aws.Settings   `json:"aws,omitempty"`
 	Azure   *azure.Settings `json:"azure,omitempty"`
+	GCP     *gcp.Settings   `json:"gcp,omitempty"`
 	Secret  *Secret         `json:"secret,omitempty" doc:"never comes back; what is left out stays"`
 }
 
@@ -140,7 +144,7 @@ func Open(cfg Config) (*Connectors, error) {
 		return nil, err
 	}
 	c := &Connectors{cfg: cfg, seal: s, wake: make(chan struct{}, 1), visits: map[string]visit{}}
-	c.kinds = map[string]kind{KindSSH: servers{c}, cloud.AWS: awsKind(c), cloud.Azure: azureKind(c)}
+	c.kinds = map[string]kind{KindSSH: servers{c}, cloud.AWS: awsKind(c), cloud.Azure: azureKind(c), cloud.GCP: gcpKind(c)}
 	return c, nil
 }
 

@@ -12,6 +12,7 @@ import (
 	"komainu/control/connector/aws"
 	"komainu/control/connector/azure"
 	"komainu/control/connector/cloud"
+	"komainu/control/connector/gcp"
 	"komainu/control/machine"
 	"komainu/deploy"
 	"komainu/fault"
@@ -104,6 +105,32 @@ func azureKind(c *Connectors) kind {
 		},
 		identify: func(_ context.Context, s azure.Settings, e cloud.Evidence, o cloud.Options) (string, error) {
 			return s.Identify(e, o)
+		},
+	}
+}
+
+// GCPView are the settings of a Google Cloud connector as they are shown.
+type GCPView struct {
+	gcp.Settings
+	HasSecret bool `json:"hasSecret" doc:"whether the key of a service account is stored"`
+}
+
+func gcpKind(c *Connectors) kind {
+	keys := gcp.NewKeys(c.cfg.Clouds) // of Google: the same for all connectors
+	return clouds[gcp.Settings]{
+		name: cloud.GCP, options: c.cfg.Clouds, unchecked: cloud.Unverified,
+		settings: func(c *Change) *gcp.Settings { return c.GCP },
+		secret:   func(s *Secret) *string { return &s.ServiceAccountKey },
+		check:    func(s *gcp.Settings, secret string, o cloud.Options) (bool, error) { return s.Check(secret, o) },
+		open: func(ctx context.Context, s gcp.Settings, secret string, o cloud.Options) (cloud.Account, error) {
+			return gcp.Open(ctx, s, secret, o)
+		},
+		view: func(v *Connector, s gcp.Settings, has bool) { v.GCP = &GCPView{s, has} },
+		describe: func(s gcp.Settings) map[string]any {
+			return map[string]any{"project": s.ProjectID, "zones": s.Zones, "serviceAccount": s.ServiceAccount}
+		},
+		identify: func(ctx context.Context, s gcp.Settings, e cloud.Evidence, o cloud.Options) (string, error) {
+			return s.Identify(ctx, e, o, keys)
 		},
 	}
 }

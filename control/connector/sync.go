@@ -120,7 +120,7 @@ func (c *Connectors) Run(ctx context.Context) error {
 
 func (c *Connectors) syncDue(ctx context.Context) error {
 	var rows []*row
-	if err := c.cfg.DB.NewSelect().Model(&rows).Where("kind IN (?)", bun.List([]string{cloud.AWS, cloud.Azure})).Scan(ctx); err != nil {
+	if err := c.cfg.DB.NewSelect().Model(&rows).Where("kind IN (?)", bun.List([]string{cloud.AWS, cloud.Azure, cloud.GCP})).Scan(ctx); err != nil {
 		return err
 	}
 	var all sync.WaitGroup

@@ -18,6 +18,7 @@ import (
 const (
 	AWS   = "aws"
 	Azure = "azure"
+	GCP   = "gcp"
 )
 
 // Unverified is the label of every cloud: releases are tried on servers that
@@ -53,8 +54,8 @@ func (o Options) Clock() time.Time {
 func (o Options) Validate() error {
 	for kind, text := range o.Endpoints {
 		u, err := url.Parse(text)
-		if kind != AWS && kind != Azure || err != nil || u.Host == "" || u.Scheme != "https" && u.Hostname() != "127.0.0.1" {
-			return fault.New(fault.Invalid, "clouds.endpoints %s: %q: want aws or azure, and https://HOST", kind, text)
+		if kind != AWS && kind != Azure && kind != GCP || err != nil || u.Host == "" || u.Scheme != "https" && u.Hostname() != "127.0.0.1" {
+			return fault.New(fault.Invalid, "clouds.endpoints %s: %q: want aws, azure or gcp, and https://HOST", kind, text)
 		}
 	}
 	return nil
