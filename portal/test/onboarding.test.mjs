@@ -238,6 +238,22 @@ test('a cloud says that it was not verified, and takes its secret', async () => 
   assert.equal(await at('cloud-regions').inputValue(), 'eu-central-1, us-east-1')
 })
 
+test('Google Cloud takes a key of several lines, and zones are optional', async () => {
+  await begin('/environments/e1?tab=connectors')
+  await at('connector-create').click()
+  await at('connector-create-gcp').click()
+  await at('connector-unverified').waitFor()
+  await at('connector-name').fill('Our project')
+  assert.equal(await at('connector-save').getAttribute('aria-disabled'), 'true') // the project is missing
+  await at('cloud-projectId').fill('example-works-123456')
+  await at('cloud-serviceAccountKey').fill('{\n  "type": "service_account"\n}')
+  await at('connector-save').click()
+  await at('cloud-serviceAccountKey-stored').waitFor()
+  assert.deepEqual(server.state.connectors.at(-1).gcp.projectId, 'example-works-123456')
+  assert.equal(server.state.connectors.at(-1).gcp.zones, undefined)
+  assert.deepEqual(server.state.secrets.at(-1), { serviceAccountKey: '{\n  "type": "service_account"\n}' })
+})
+
 test('an inventory is read again', async () => {
   await begin('/environments/e1?tab=connectors')
   await at('connector-sync').first().click()

@@ -57,6 +57,7 @@ const rooms = [
   { name: 'connector-new', path: '/environments/e1/connectors/new?kind=ssh', shows: 'push-command' },
   { name: 'connector-azure', path: '/environments/e1/connectors/c3', shows: 'connector-unverified' },
   { name: 'connector-aws', path: '/environments/e1/connectors/new?kind=aws', shows: 'cloud-certificates' },
+  { name: 'connector-gcp', path: '/environments/e1/connectors/new?kind=gcp', shows: 'cloud-serviceAccountKey' },
   { name: 'onboarding', path: '/environments/e1?tab=onboarding', shows: 'reason-row' },
   { name: 'join-tokens', path: '/environments/e1?tab=tokens', shows: 'token-create' },
   { name: 'coverage', path: '/environments/e1?tab=coverage', shows: 'coverage-at' },

@@ -3,7 +3,7 @@ import { path, request } from './client'
 import type { Reason } from './machines'
 import type { List } from './types'
 
-export const connectorKinds = ['ssh', 'azure', 'aws'] as const
+export const connectorKinds = ['ssh', 'azure', 'aws', 'gcp'] as const
 export type ConnectorKind = (typeof connectorKinds)[number]
 
 /** The ways to hold a credential, the best first. */
@@ -44,6 +44,7 @@ export interface Connector {
   ssh: SSHView | null
   azure?: CloudSettings | null
   aws?: CloudSettings | null
+  gcp?: CloudSettings | null
   /** Empty, or what this kind was not tried on. */
   verified: string
 }
@@ -61,6 +62,7 @@ export interface ConnectorChange {
   ssh?: SSH
   azure?: CloudSettings
   aws?: CloudSettings
+  gcp?: CloudSettings
   secret?: Secret
 }
 

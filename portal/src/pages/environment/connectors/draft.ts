@@ -37,6 +37,7 @@ export const cloudFields: Record<Exclude<ConnectorKind, 'ssh'>, CloudField[]> = 
     { name: 'secretAccessKey', secret: true }, { name: 'roleArn', optional: true, hint: true, example: 'arn:aws:iam::123456789012:role/komainu' }, { name: 'externalId', optional: true, hint: true },
     { name: 'certificates', optional: true, long: true, hint: true, example: '-----BEGIN CERTIFICATE-----' },
   ],
+  gcp: [{ name: 'projectId', example: 'example-works-123456' }, { name: 'zones', optional: true, list: true, hint: true, example: 'europe-west3-a, europe-west3-b' }, { name: 'serviceAccountKey', secret: true, long: true, hint: true }],
 }
 
 const settingsOf = (kind: ConnectorKind, connector?: Connector): CloudSettings => (kind === 'ssh' ? {} : connector?.[kind] ?? {})
