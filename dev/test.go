@@ -116,7 +116,7 @@ type testEvent struct {
 // package at a time: protection tests load the machine, and their deadlines
 // should not race with a neighbour's.
 func goTests(ctx context.Context, h *House) (tally, error) {
-	cmd := h.Command(ctx, ".", "go", "test", "-json", "-p=1", "-timeout=15m", "./...")
+	cmd := h.Command(ctx, ".", "go", "test", "-json", "-p=1", "-timeout=40m", "./...")
 	cmd.Env = os.Environ()
 	if os.Geteuid() == 0 {
 		cmd.Env = append(cmd.Env, "KOMAINU_NEED=root")
