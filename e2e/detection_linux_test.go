@@ -77,6 +77,15 @@ func TestDetectionTests(t *testing.T) {
 	})
 	s.leastPrivilege()
 	s.diagnosticsTellNoSecrets(filepath.Join(s.dir, "agent"))
+	// The control plane has a new machine prove itself, and an agent runs one
+	// test at a time.
+	s.eventually("the machine has proven itself", func() bool {
+		var list struct {
+			Items []struct{ Protected bool }
+		}
+		s.api("GET", "/machines", nil, &list)
+		return len(list.Items) == 1 && list.Items[0].Protected
+	})
 	for _, scenario := range drill.Scenarios() {
 		if _, err := exec.LookPath("python3"); err != nil && scenario.ID == "edr-test-python" {
 			s.explains(drill.ProgramMissing, scenario.ID)

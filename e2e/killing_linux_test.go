@@ -172,11 +172,15 @@ func (m *machine) stock() {
 
 // passing are places whose files come and go without an installation.
 var passing = []string{
-	"/proc", "/sys", "/dev", "/run", "/tmp", "/var/cache", "/var/log", "/var/lib/systemd", "/var/lib/dpkg", "/var/lib/rpm", "/root/.rpmdb", "/var/tmp/systemd-private", "/etc/machine-id", "/usr/local/sbin",
+	"/proc", "/sys", "/dev", "/run", "/tmp", "/var/cache", "/var/log", "/var/lib/systemd", "/var/lib/dpkg", "/var/lib/rpm", "/root/.rpmdb", privateFolders, "/etc/machine-id", "/usr/local/sbin",
 	// What stays on purpose: the group komainu, so that its number is nobody
 	// else's, and the copies that its making leaves.
 	"/etc/group", "/etc/gshadow", "/etc/.pwd.lock", "/etc/group-", "/etc/gshadow-", "/etc/.updated", "/var/.updated",
 }
+
+// privateFolders begin the names of folders that systemd makes for services,
+// anew at every boot.
+const privateFolders = "/var/tmp/systemd-private"
 
 // files lists what is on the machine, with kind, mode and size.
 func (m *machine) files() map[string]string {
@@ -185,7 +189,7 @@ func (m *machine) files() map[string]string {
 	m.must(filepath.WalkDir(m.root, func(path string, d fs.DirEntry, err error) error {
 		inside := strings.TrimPrefix(path, m.root)
 		for _, p := range passing {
-			if inside == p {
+			if inside == p || p == privateFolders && strings.HasPrefix(inside, p) {
 				if d != nil && d.IsDir() {
 					return fs.SkipDir
 				}

@@ -29,8 +29,6 @@ func TestOneLine(t *testing.T) {
 	text, err := os.ReadFile(agent)
 	m.must(err)
 	m.must(os.WriteFile(filepath.Join(m.root, "usr/share/komainu/packages", filepath.Base(agent)), text, 0o644))
-	// There is no sudo here, and root needs none.
-	m.must(os.WriteFile(filepath.Join(m.root, "usr/local/bin/sudo"), []byte("#!/bin/sh\nexec \"$@\"\n"), 0o755))
 	m.install(deb("komainu-control", thisVersion))
 	c := &console{machine: m}
 	c.token = strings.TrimSpace(m.run("komainu-control", "admin", "token"))
@@ -42,7 +40,7 @@ func TestOneLine(t *testing.T) {
 	// Nothing is changed on a host that does not trust, or is not fit.
 	good := c.join(environment, `{"label":"good","maxUses":2}`)
 	c.refuses(strings.ReplaceAll(good.Snippets.Shell, good.Token, c.foreign(good.Token)), 6, "its CA is another one")
-	uname := filepath.Join(m.root, "usr/local/bin/uname")
+	uname := filepath.Join(m.root, "usr/local/sbin/uname")
 	c.must(os.WriteFile(uname, []byte("#!/bin/sh\n[ \"$1\" != -m ] || { echo riscv64; exit; }\nexec /usr/bin/uname \"$@\"\n"), 0o755))
 	c.refuses(good.Snippets.Shell, 7, "there is no agent for this kind of processor (riscv64)")
 	c.must(os.Remove(uname))

@@ -25,9 +25,15 @@ type Device struct {
 	Version    string        // of the agent
 }
 
-// silentFor is how long the agent of a protected machine may be away before
-// somebody looks: a reboot takes less.
-const silentFor = 3 * time.Minute
+const (
+	// peekAfter is how long the agent of a protected machine may be away before
+	// somebody looks: a service that was stopped and a package that was removed
+	// are put right then.
+	peekAfter = 45 * time.Second
+	// silentFor is how long it may be away while the machine cannot be reached
+	// either: a reboot takes less.
+	silentFor = 3 * time.Minute
+)
 
 // work is what is to be done about a machine.
 type work string
@@ -44,10 +50,13 @@ type decision struct {
 	work   work
 	state  deploy.State   // when nothing is to be done
 	reason *deploy.Reason // of the state
+	// early says that the machine still counts as protected: what keeps the
+	// work from being done now is no reason to call it otherwise.
+	early bool
 }
 
 func stay(state deploy.State, id deploy.ReasonID, detail string) decision {
-	return decision{nothing, state, new(deploy.ReasonOf(id, detail))}
+	return decision{work: nothing, state: state, reason: new(deploy.ReasonOf(id, detail))}
 }
 
 // Effective returns the plan of a machine: an exclusion is stronger than its
@@ -71,9 +80,9 @@ func decide(m *machine.Machine, p Plan, s Settings, device *Device) decision {
 	}
 	switch {
 	case m.Gone && device == nil:
-		return decision{nothing, deploy.None, nil}
+		return decision{work: nothing, state: deploy.None}
 	case m.Offboarded && m.Extension.Reason != nil && m.Extension.Reason.ID == deploy.RemoveFailed:
-		return decision{nothing, m.Extension.State, m.Extension.Reason}
+		return decision{work: nothing, state: m.Extension.State, reason: m.Extension.Reason}
 	case m.Offboarded:
 		return stay(deploy.None, deploy.Offboarded, "")
 	case plan.Excluded != "":
@@ -90,13 +99,13 @@ func decide(m *machine.Machine, p Plan, s Settings, device *Device) decision {
 	proven := m.Extension.State == deploy.Succeeded
 	switch {
 	case device != nil && device.Connected && proven:
-		return decision{nothing, deploy.Succeeded, nil}
+		return decision{work: nothing, state: deploy.Succeeded}
 	case device != nil && device.Connected:
 		return decision{work: verify}
-	case device != nil && proven && device.Silent < silentFor:
-		return decision{nothing, deploy.Succeeded, nil}
+	case device != nil && proven && (device.Silent < peekAfter || device.Silent < silentFor && (m.Connector == "" || m.Gone)):
+		return decision{work: nothing, state: deploy.Succeeded}
 	case m.Connector != "" && !m.Gone && device != nil:
-		return decision{work: repair}
+		return decision{work: repair, early: proven && device.Silent < silentFor}
 	case m.Connector != "" && !m.Gone:
 		return decision{work: install}
 	case device != nil:

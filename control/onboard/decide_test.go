@@ -13,7 +13,7 @@ func TestDecide(t *testing.T) {
 	on, off := Plan{Tier: policy.P2, Protect: true}, Plan{Tier: policy.Off, Protect: true}
 	reached := func(m machine.Machine) *machine.Machine { m.Connector, m.System = "way", "linux"; return &m }
 	connected, silent := &Device{ID: "d", Connected: true}, &Device{ID: "d", Silent: time.Hour}
-	rebooting := &Device{ID: "d", Silent: time.Minute}
+	rebooting, away := &Device{ID: "d", Silent: 30 * time.Second}, &Device{ID: "d", Silent: time.Minute}
 	proven := machine.Extension{State: deploy.Succeeded}
 	for name, c := range map[string]struct {
 		m      *machine.Machine
@@ -40,6 +40,8 @@ func TestDecide(t *testing.T) {
 		"new_agent":          {m: &machine.Machine{Device: "d"}, plan: on, device: connected, work: verify},
 		"protected":          {m: reached(machine.Machine{Extension: proven}), plan: on, device: connected, work: nothing, state: deploy.Succeeded},
 		"rebooting":          {m: reached(machine.Machine{Extension: proven}), plan: on, device: rebooting, work: nothing, state: deploy.Succeeded},
+		"away":               {m: reached(machine.Machine{Extension: proven}), plan: on, device: away, work: repair},
+		"away_without_way":   {m: &machine.Machine{Extension: proven}, plan: on, device: away, work: nothing, state: deploy.Succeeded},
 		"agent_removed":      {m: reached(machine.Machine{Extension: proven}), plan: on, device: silent, work: repair},
 		"silent_without_way": {m: &machine.Machine{Extension: proven}, plan: on, device: silent, work: nothing, state: deploy.Failed, reason: deploy.NoReport},
 		"offboarded":         {m: reached(machine.Machine{Offboarded: true, Extension: proven}), plan: on, device: connected, work: nothing, state: deploy.None, reason: deploy.Offboarded},

@@ -378,6 +378,34 @@ func TestDriftIsRepaired(t *testing.T) {
 	w.becomes("a", deploy.Succeeded, "")
 }
 
+// TestRebootIsNoFailure has an agent be silent while its host does not answer
+// either: for a while that is a reboot, then it is not.
+func TestRebootIsNoFailure(t *testing.T) {
+	w := newWorld(t, "a")
+	w.run()
+	m := w.becomes("a", deploy.Succeeded, "")
+	w.set(func() {
+		w.hosts["a"].refuse = deploy.Fail(deploy.TimedOut, "it boots")
+		*w.devices[m.Device] = Device{ID: m.Device, Silent: time.Minute}
+	})
+	deadline := time.After(20 * time.Second)
+	for w.machine("a").Extension.Next.IsZero() {
+		select {
+		case <-deadline:
+			t.Fatal("nobody has looked")
+		case <-time.After(5 * time.Millisecond):
+		}
+	}
+	if m := w.becomes("a", deploy.Succeeded, ""); m.Extension.Attempt != 0 {
+		t.Errorf("%+v", m.Extension)
+	}
+	if err := w.machines.Request(t.Context(), org, m.ID, false, false); err != nil { // it need not wait
+		t.Fatal(err)
+	}
+	w.set(func() { *w.devices[m.Device] = Device{ID: m.Device, Silent: time.Hour} })
+	w.becomes("a", deploy.Failed, deploy.TimedOut)
+}
+
 func TestInterruptedWorkIsTakenUpAgain(t *testing.T) {
 	w := newWorld(t, "a")
 	w.hosts["a"].holds = make(chan struct{})

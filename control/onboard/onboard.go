@@ -302,7 +302,7 @@ func (e *Engine) queue(ctx context.Context, tasks *sync.WaitGroup, c candidate) 
 	if waits == "" && !e.take(ctx, tasks, c) {
 		waits = WaitsTurn
 	}
-	if waits == "" || x.State == deploy.Waiting && x.Waits == waits || (x.State == deploy.Failed || x.State == deploy.NotApplicable) && waits == WaitsTurn {
+	if waits == "" || c.d.early || x.State == deploy.Waiting && x.Waits == waits || (x.State == deploy.Failed || x.State == deploy.NotApplicable) && waits == WaitsTurn {
 		return nil
 	}
 	return e.cfg.Machines.Note(ctx, c.m.ID, machine.Line{}, func(x *machine.Extension) {
@@ -317,7 +317,7 @@ func (e *Engine) take(ctx context.Context, tasks *sync.WaitGroup, c candidate) b
 	if e.perEnv[c.m.Environment] >= c.s.Concurrency {
 		return false
 	}
-	e.start(ctx, tasks, c.m, func(ctx context.Context) { e.protect(ctx, c.m.ID, c.d.work) })
+	e.start(ctx, tasks, c.m, func(ctx context.Context) { e.protect(ctx, c.m.ID, c.d) })
 	return true
 }
 

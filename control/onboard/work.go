@@ -22,12 +22,13 @@ type attempt struct {
 	step    deploy.Step
 	version string // of the agent that is there at the end
 	host    deploy.Host
+	early   bool // the machine still counts as protected
 }
 
 // protect brings a machine under protection, or says why that is not possible.
-func (e *Engine) protect(ctx context.Context, id string, w work) {
-	a := &attempt{Engine: e, id: id, started: e.now()}
-	err := a.protect(ctx, w)
+func (e *Engine) protect(ctx context.Context, id string, d decision) {
+	a := &attempt{Engine: e, id: id, started: e.now(), early: d.early}
+	err := a.protect(ctx, d.work)
 	if a.host != nil {
 		_ = a.host.Close() // nothing is lost with it
 	}
@@ -73,6 +74,9 @@ func (a *attempt) did(ctx context.Context, text string) error {
 	return a.cfg.Machines.Note(ctx, a.id, machine.Line{Step: a.step, State: machine.LineOK, Text: text}, func(*machine.Extension) {})
 }
 
+// again is when a machine that does not answer is looked at the next time.
+const again = 20 * time.Second
+
 // failed writes down why a machine is not protected, and when it is tried
 // again.
 func (a *attempt) failed(ctx context.Context, err error) error {
@@ -80,6 +84,12 @@ func (a *attempt) failed(ctx context.Context, err error) error {
 	if !ok {
 		a.cfg.Log.Warn("a machine could not be brought under protection", "machine", a.id, "step", a.step, "error", err)
 		failure = deploy.Fail(deploy.ConnectorFailed, err.Error())
+	}
+	if a.early && a.step == deploy.Connect && !failure.Permanent() {
+		// Neither the agent nor the host answers: it may be booting.
+		return a.cfg.Machines.Note(ctx, a.id, machine.Line{}, func(x *machine.Extension) {
+			x.State, x.Step, x.Waits, x.Attempt, x.Next = deploy.Succeeded, "", "", 0, a.now().Add(again)
+		})
 	}
 	line := machine.Line{Step: a.step, State: machine.LineFailed, Text: failure.Reason.Text, Reason: &failure.Reason}
 	if errors.Is(err, errUnwanted) {

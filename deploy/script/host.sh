@@ -135,7 +135,14 @@ running() {
     echo "$version"
 }
 
-device() { [ -x /usr/bin/komainu ] && /usr/bin/komainu health --field edr_machine_id 2>/dev/null | tr -d '"' | head -n 1 | grep -E '^[0-9a-fA-Z-]{8,64}$'; }
+# device prints the id that the agent is enrolled as. One that does not run is
+# read from what it keeps: a service that was stopped has its identity still.
+device() {
+    {
+        if [ -x /usr/bin/komainu ]; then /usr/bin/komainu health --field edr_machine_id 2>/dev/null | tr -d '"' | head -n 1; fi
+        sed -n 's/.*"device": *"\([^"]*\)".*/\1/p' "$state/identity.json" 2>/dev/null
+    } | grep -E '^[0-9A-Za-z_-]{8,64}$' | head -n 1
+}
 
 # reach tries to connect to the control plane.
 reach() {
