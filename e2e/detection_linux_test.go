@@ -83,7 +83,7 @@ func TestDetectionTests(t *testing.T) {
 		var list struct {
 			Items []struct{ Protected bool }
 		}
-		s.api("GET", "/machines", nil, &list)
+		s.api("GET", "/api/v1/machines", nil, &list)
 		return len(list.Items) == 1 && list.Items[0].Protected
 	})
 	for _, scenario := range drill.Scenarios() {
