@@ -81,8 +81,12 @@ func (r *Runner) Status() (deploy.UpgradeStatus, bool) {
 	return r.status, r.status.ID != ""
 }
 
-// name is what an id or a version may look like.
-var name = regexp.MustCompile(`^[0-9A-Za-z][0-9A-Za-z.+_-]{0,127}$`)
+// What an id and a version may look like. Ids of the control plane are
+// base64url: they may begin with any of its characters.
+var (
+	anID     = regexp.MustCompile(`^[0-9A-Za-z_-]{1,128}$`)
+	aVersion = regexp.MustCompile(`^[0-9A-Za-z][0-9A-Za-z.+_-]{0,127}$`)
+)
 
 // Begin checks whether an upgrade may be made and begins it. One that was
 // asked for before is not begun again.
@@ -92,7 +96,7 @@ var name = regexp.MustCompile(`^[0-9A-Za-z][0-9A-Za-z.+_-]{0,127}$`)
 // upgrade goes on; fault.Unsupported where the agent cannot be upgraded by
 // itself.
 func (r *Runner) Begin(q Request) error {
-	if !name.MatchString(q.ID) || !name.MatchString(q.Version) || !semver.IsValid("v"+q.Version) {
+	if !anID.MatchString(q.ID) || !aVersion.MatchString(q.Version) || !semver.IsValid("v"+q.Version) {
 		return fault.New(fault.Invalid, "upgrade %q to %q: an upgrade has an id, and a version like 1.2.3", q.ID, q.Version)
 	}
 	r.mu.Lock()

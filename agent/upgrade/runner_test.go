@@ -184,7 +184,7 @@ func TestWhatIsNotBegun(t *testing.T) {
 		want        fault.Kind
 	}{
 		{"", "1.2.0", fault.Invalid}, {"u", "", fault.Invalid}, {"u", "newest", fault.Invalid}, {"u", "1.2.0; reboot", fault.Invalid},
-		{"../u", "1.2.0", fault.Invalid}, {"u", "1.1.0", fault.Conflict}, {"u", "1.0.0", fault.Conflict},
+		{"../u", "1.2.0", fault.Invalid}, {"-_lMLrRAVqYgEQP1", "1.1.0", fault.Conflict}, {"u", "1.1.0", fault.Conflict}, {"u", "1.0.0", fault.Conflict},
 	} {
 		if err := h.runner.Begin(request(c.id, c.version)); !fault.Is(err, c.want) {
 			t.Errorf("upgrade %q to %q: %v, want %v", c.id, c.version, err, c.want)
