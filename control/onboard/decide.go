@@ -74,6 +74,8 @@ func decide(m *machine.Machine, p Plan, s Settings, device *Device) decision {
 		return decision{nothing, deploy.None, nil}
 	case m.Offboarded && m.Extension.Reason != nil && m.Extension.Reason.ID == deploy.RemoveFailed:
 		return decision{nothing, m.Extension.State, m.Extension.Reason}
+	case m.Offboarded && m.Left:
+		return stay(deploy.None, deploy.OffboardedByHost, "")
 	case m.Offboarded:
 		return stay(deploy.None, deploy.Offboarded, "")
 	case plan.Excluded != "":
