@@ -128,6 +128,19 @@ func (s *settings) Enrolled(key ed25519.PublicKey) error {
 	if bytes.Equal(s.key, key) {
 		return nil
 	}
+	return s.forget(key)
+}
+
+// Left forgets the policy of a device that was offboarded: there is no plan
+// any more.
+func (s *settings) Left() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.forget(nil)
+}
+
+// forget removes the policy and takes another key. s.mu is held.
+func (s *settings) forget(key ed25519.PublicKey) error {
 	if err := os.Remove(filepath.Join(s.dir, policyFile)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}

@@ -68,6 +68,32 @@ func TestPolicySurvivesARestart(t *testing.T) {
 	}
 }
 
+// TestOffboardedHostHasNoPolicy also after a restart, and with a key that is
+// still there because the identity could not be put away before a crash.
+func TestOffboardedHostHasNoPolicy(t *testing.T) {
+	dir, sign := t.TempDir(), newSigner(t)
+	s := mustOpen(t, dir, sign.pub)
+	if _, err := s.ApplyPolicy("d1", sign.policy(3, nil)); err != nil {
+		t.Fatal(err)
+	}
+	licensed := true
+	s.Watch(func(e policy.Effective) { licensed = e.Licensed })
+	if err := s.Left(); err != nil {
+		t.Fatal(err)
+	}
+	if licensed || s.Now().Licensed || s.Now().RealTimeOn() {
+		t.Errorf("it goes on protecting: %+v", s.Now())
+	}
+	if _, err := s.ApplyPolicy("d1", sign.policy(4, nil)); err == nil {
+		t.Error("it takes a policy without a key to check it by")
+	}
+	for _, key := range []ed25519.PublicKey{nil, sign.pub} {
+		if mustOpen(t, dir, key).Now().Licensed {
+			t.Error("the policy is back after a restart")
+		}
+	}
+}
+
 func TestPolicyIsRefusedWhole(t *testing.T) {
 	dir, sign, stranger := t.TempDir(), newSigner(t), newSigner(t)
 	s := mustOpen(t, dir, sign.pub)

@@ -5,20 +5,27 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"log/slog"
 	"sync"
 	"time"
+
+	"github.com/uptrace/bun"
 
 	"komainu/control/access"
 	"komainu/control/connector"
 	"komainu/control/connector/cloud"
 	"komainu/control/device"
 	"komainu/control/enrol"
+	"komainu/control/gateway"
 	"komainu/control/machine"
+	"komainu/control/notify"
 	"komainu/control/onboard"
 	"komainu/control/plan"
 	"komainu/control/rest"
 	"komainu/deploy"
+	"komainu/event"
 	"komainu/fault"
+	"komainu/finding"
 )
 
 // JoinToken is a join token; its secret is in the answer to its creation only.
@@ -122,6 +129,11 @@ type registrar struct {
 	machines     *machine.Registry
 	engine       *onboard.Engine
 	connectors   *connector.Connectors
+	ids          *enrol.Authority
+	agents       *gateway.Gateway
+	notices      *notify.Notifier
+	address      string // URL of the control plane
+	log          *slog.Logger
 
 	proving sync.Mutex // a machine that proves who it is comes in once
 }
@@ -194,4 +206,40 @@ func (r *registrar) Register(ctx context.Context, to enrol.Admission, facts json
 	err = r.machines.Enrolled(ctx, r.organization.ID, e.ID, to.Machine, id, knownBy(f), observe)
 	r.engine.Wake()
 	return enrol.Registration{Device: id, Organization: r.organization.ID, Environment: e.Name}, err
+}
+
+// Leave implements enrol.Registrar. The machine goes first, or a plan that is
+// on would bring the agent back; the certificates last, so that the agent can
+// ask again when something fails before. Whoever does this on a host may be an
+// intruder, so people are told.
+func (r *registrar) Leave(ctx context.Context, id event.DeviceID, address string) error {
+	d, ok := r.devices.State(id)
+	if !ok {
+		return fault.New(fault.Unauthentic, "device %s is not known", id)
+	}
+	if !r.engine.Settings(d.Environment).HostOffboarding {
+		r.log.Warn("a host wants to offboard itself and may not", "device", id, "name", d.Name, "remote", address)
+		return fault.New(fault.Denied, "hosts of this environment may not offboard themselves; who manages devices can do it in the portal, on the page of the machine, or with komainuctl machine offboard %s", d.Name)
+	}
+	ctx = access.WithActor(ctx, access.Actor{Kind: access.Device, ID: string(id), Name: d.Name, Organization: d.Organization, Address: address})
+	if m, ok := r.machines.Of(id); ok && !m.Offboarded {
+		if err := r.machines.Leave(ctx, d.Organization, m.ID); err != nil {
+			return err
+		}
+	}
+	err := r.devices.Leave(ctx, d.Organization, id, func(ctx context.Context, tx bun.IDB) error {
+		return r.notices.Enqueue(ctx, tx, d.Organization, notify.Message{
+			Event: "device.offboarded", Severity: finding.Medium, Title: "the host has offboarded itself", Summary: "It is not protected any more. If nobody meant to do this, look at who was root on the host.",
+			Status: "Offboarded", Subject: notify.Subject{Kind: "device", ID: string(id)}, Devices: []notify.Device{{ID: string(id), Name: d.Name}}, Link: r.address + "/devices/" + string(id),
+		})
+	})
+	if err != nil && !fault.Is(err, fault.Conflict) {
+		return err
+	}
+	r.notices.Wake()
+	if err := r.ids.Revoke(ctx, id); err != nil {
+		return err
+	}
+	r.agents.Disconnect(id, fault.Unauthentic, "the device was offboarded by its own host")
+	return nil
 }

@@ -187,7 +187,10 @@ func Run(ctx context.Context, cfg Config, env Env) (err error) {
 	routes := rest.NewAPI(a.log, env.Version, users.Gate, db.Explain)
 	routes.Mount(a.routes()...)
 	routes.Handle("/", portal.Handler())
-	enrolment := ids.Handler(&registrar{organization: organization, plans: plans, devices: devices, machines: known.machines, engine: known.engine, connectors: known.connectors}, wire.Protocol)
+	enrolment := ids.Handler(&registrar{
+		organization: organization, plans: plans, devices: devices, machines: known.machines, engine: known.engine, connectors: known.connectors,
+		ids: ids, agents: agents, notices: notices, address: a.address, log: a.log,
+	}, wire.Protocol)
 	browsers := rest.Guard(a.log, routes, a.meter.answered)
 	packages := known.repository.Handler(agentRepository, http.NotFound)
 	entry := newDoor(listener, ids.TLSConfig(), part(log, "door"), split(enrolment, agents, packages, browsers), split(enrolment, agents, packages, http.NotFoundHandler()))

@@ -288,7 +288,7 @@ CREATE TABLE machines (
     offboarded      BOOLEAN NOT NULL DEFAULT FALSE,
     extension       TEXT NOT NULL DEFAULT '{}',
     version         INTEGER NOT NULL DEFAULT 1
-);
+, offboarded_at TIMESTAMP, "left" BOOLEAN NOT NULL DEFAULT FALSE);
 
 CREATE INDEX machines_connector ON machines (connector_id, external_id);
 
@@ -339,7 +339,7 @@ CREATE TABLE onboarding (
     version        INTEGER NOT NULL,
     updated_at     TIMESTAMP NOT NULL,
     updated_by     TEXT NOT NULL
-);
+, allow_host_offboarding BOOLEAN NOT NULL DEFAULT TRUE);
 
 CREATE TABLE organizations (
   id TEXT PRIMARY KEY,

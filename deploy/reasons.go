@@ -83,6 +83,8 @@ const (
 	Stopped       ReasonID = "stopped"
 	Image         ReasonID = "image"
 	Offboarded    ReasonID = "offboarded"
+
+	OffboardedByHost ReasonID = "offboarded_by_host"
 )
 
 // Of upgrades.
@@ -178,6 +180,8 @@ var catalogue = map[ReasonID]entry{
 	Stopped:       {text: "the machine is stopped", remedy: "nothing: it is protected when it runs"},
 	Image:         {text: "this is a golden image: its copies are protected, not itself", permanent: true, inapplicable: true, remedy: "nothing is to be done"},
 	Offboarded:    {text: "somebody has offboarded the machine", permanent: true, remedy: "to protect it again, deploy from its page"},
+	OffboardedByHost: {text: "the host has offboarded itself", permanent: true,
+		remedy: "to protect it again, deploy from its page; if nobody meant to do this, look at who was root on the host"},
 
 	UpgradeFailed:     {text: "the upgrade did not succeed, and the version from before runs", remedy: "the detail is what the package manager says"},
 	UpgradeRolledBack: {text: "the new version did not become healthy, and the version from before runs again", remedy: "the detail is what it lacked; report it"},

@@ -133,6 +133,12 @@ func (a *agent) steer(what string) error {
 		a.hold, a.scan = true, newFakeAgent().scan[:3]
 	case "fail-scans":
 		a.scan = []localapi.ScanJob{{State: localapi.ScanFailed, FilesScanned: 7, Error: "the scanner does not answer"}}
+	case "offline":
+		a.refuse = fault.New(fault.Unavailable, "cannot reach control.example:8443: connection refused")
+	case "may-not-leave":
+		a.refuse = fault.New(fault.Denied, "the control plane refuses: hosts of this environment may not offboard themselves")
+	case "friendly":
+		a.refuse = nil
 	case "unreachable-control":
 		a.steps[1].OK, a.steps[1].Detail = false, "connection refused; is the control plane running?"
 		a.steps = append(a.steps, localapi.ConnectivityStep{Name: "clock", Target: "https://control.example:8443", Skipped: true})

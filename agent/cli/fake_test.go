@@ -355,6 +355,22 @@ func (f *fakeAgent) Enrol(_ context.Context, req localapi.EnrolRequest) (localap
 	return localapi.EnrolResult{Device: "d-1", Organization: "Example", Environment: "Head office", Server: "https://control.example:8443"}, nil
 }
 
+func (f *fakeAgent) Offboard(_ context.Context, req localapi.OffboardRequest) (localapi.OffboardResult, error) {
+	defer f.lock()()
+	if !f.enrolled {
+		return localapi.OffboardResult{}, fault.New(fault.NotFound, "this device is not enrolled")
+	}
+	r := localapi.OffboardResult{Device: "d-1", Environment: "Head office", Server: "https://control.example:8443", Told: true, Package: "deb"}
+	if f.refuse != nil {
+		if !req.Force || fault.Is(f.refuse, fault.Denied) {
+			return localapi.OffboardResult{}, f.refuse
+		}
+		r.Told, r.Untold = false, f.refuse.Error()
+	}
+	f.enrolled = false
+	return r, nil
+}
+
 func (f *fakeAgent) UpdateDefinitions(context.Context) (localapi.DefinitionsResult, error) {
 	return localapi.DefinitionsResult{Version: "1.0.1", Note: "Definitions are embedded in this version of the agent and come with its updates."}, nil
 }

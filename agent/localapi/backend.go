@@ -135,13 +135,19 @@ type Connectivity interface {
 	TestConnectivity(ctx context.Context, step func(ConnectivityStep) error) error
 }
 
-// Enrolment brings the device into an environment.
+// Enrolment brings the device into an environment, and out of it.
 type Enrolment interface {
 	// Enrol enrols. It leaves nothing half done. Errors: fault.Conflict when
 	// the device is enrolled and force is not set, fault.Invalid for a token
 	// that cannot be read, fault.Unauthentic or fault.Denied when the server
 	// refuses it, fault.Unavailable when the server does not answer.
 	Enrol(ctx context.Context, req EnrolRequest) (EnrolResult, error)
+	// Offboard takes the device out of its environment. Errors, with which
+	// nothing was changed: fault.NotFound when the device is not enrolled,
+	// fault.Denied when the server does not let hosts do this; without force
+	// also fault.Unavailable when the server does not answer and
+	// fault.Unauthentic when it does not know the device.
+	Offboard(ctx context.Context, req OffboardRequest) (OffboardResult, error)
 }
 
 // Definitions updates the definitions.

@@ -195,6 +195,11 @@ func (c *Client) Enrol(ctx context.Context, req EnrolRequest) (EnrolResult, erro
 	return exchange[EnrolResult](ctx, c, http.MethodPost, "/v1/enrolment", req)
 }
 
+// Offboard takes the device out of its environment.
+func (c *Client) Offboard(ctx context.Context, req OffboardRequest) (OffboardResult, error) {
+	return exchange[OffboardResult](ctx, c, http.MethodPost, "/v1/enrolment/offboard", req)
+}
+
 // UpdateDefinitions looks for newer definitions.
 func (c *Client) UpdateDefinitions(ctx context.Context) (DefinitionsResult, error) {
 	return exchange[DefinitionsResult](ctx, c, http.MethodPost, "/v1/definitions/update", nil)

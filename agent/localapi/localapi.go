@@ -190,6 +190,21 @@ type ConnectivityStep struct {
 	Duration time.Duration `json:"durationNanoseconds"`
 }
 
+// OffboardRequest takes the device out of its environment.
+type OffboardRequest struct {
+	Force bool `json:"force,omitempty"` // also when the server cannot be told
+}
+
+// OffboardResult says what the device was.
+type OffboardResult struct {
+	Device      string `json:"device"`
+	Environment string `json:"environment"`
+	Server      string `json:"server"`
+	Told        bool   `json:"told"`              // the server knows of it
+	Untold      string `json:"untold,omitempty"`  // why it does not
+	Package     string `json:"package,omitempty"` // deb, rpm or tar: how the agent was installed; "" when not by a package
+}
+
 // EnrolRequest brings the device into an environment.
 type EnrolRequest struct {
 	Token string `json:"token,omitempty"`

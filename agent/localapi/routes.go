@@ -59,6 +59,7 @@ func (s *Server) routes() []route {
 		{"POST /v1/exclusions/remove", admins, s.removeExclusion},
 		{"GET /v1/connectivity", everybody, s.testConnectivity},
 		{"POST /v1/enrolment", admins, s.enrol},
+		{"POST /v1/enrolment/offboard", admins, s.offboard},
 		{"POST /v1/definitions/update", admins, s.updateDefinitions},
 		{"GET /v1/diagnostics", admins, s.diagnostics},
 		{"GET /v1/diagnostics/real-time-protection", admins, s.scanCounters},
@@ -378,6 +379,17 @@ func (s *Server) enrol(c *call) error {
 		return absent("enrolment")
 	}
 	return answer(c)(s.cfg.Backend.Enrolment.Enrol(c.r.Context(), req))
+}
+
+func (s *Server) offboard(c *call) error {
+	req, err := decode[OffboardRequest](c)
+	if err != nil {
+		return err
+	}
+	if s.cfg.Backend.Enrolment == nil {
+		return absent("enrolment")
+	}
+	return answer(c)(s.cfg.Backend.Enrolment.Offboard(c.r.Context(), req))
 }
 
 func (s *Server) updateDefinitions(c *call) error {

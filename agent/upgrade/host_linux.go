@@ -33,16 +33,25 @@ func Installed(ctx context.Context) (format string, err error) {
 	if out, err := say(ctx, "systemctl", "is-active", pathUnit); err != nil {
 		return "", fault.New(fault.Unsupported, "%s does not run on this host (%s)%s", pathUnit, strings.TrimSpace(out), remedy)
 	}
-	if out, err := say(ctx, "dpkg-query", "-W", "-f", "${db:Status-Status}", "komainu-agent"); err == nil && out == "installed" {
-		return "deb", nil
-	}
-	if _, err := say(ctx, "rpm", "-q", "komainu-agent"); err == nil {
-		return "rpm", nil
-	}
-	if _, err := os.Stat("/usr/lib/komainu/install.sh"); err == nil {
-		return "tar", nil
+	if form := Form(ctx); form != "" {
+		return form, nil
 	}
 	return "", fault.New(fault.Unsupported, "neither dpkg, rpm nor an archive has installed this agent%s", remedy)
+}
+
+// Form says by which form of package the agent was installed on this host, ""
+// when by none.
+func Form(ctx context.Context) string {
+	if out, err := say(ctx, "dpkg-query", "-W", "-f", "${db:Status-Status}", "komainu-agent"); err == nil && out == "installed" {
+		return "deb"
+	}
+	if _, err := say(ctx, "rpm", "-q", "komainu-agent"); err == nil {
+		return "rpm"
+	}
+	if _, err := os.Stat("/usr/lib/komainu/install.sh"); err == nil {
+		return "tar"
+	}
+	return ""
 }
 
 // say runs a program that only looks.

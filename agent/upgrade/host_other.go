@@ -14,6 +14,9 @@ var errPlatform = fault.New(fault.Unsupported, "the agent upgrades itself on Lin
 // Installed answers that there is nothing to upgrade with here.
 func Installed(context.Context) (string, error) { return "", errPlatform }
 
+// Form answers that no package is known here.
+func Form(context.Context) string { return "" }
+
 // ManagerOf answers that there is no package manager here.
 func ManagerOf(string) (Manager, error) { return nil, errPlatform }
 

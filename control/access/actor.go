@@ -14,6 +14,7 @@ const (
 	User   Kind = "user"
 	Token  Kind = "token"
 	System Kind = "system" // the control plane itself, or someone on its host
+	Device Kind = "device" // the agent on a host, for whoever is root there
 )
 
 // Actor is who makes a request.

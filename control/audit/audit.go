@@ -79,7 +79,7 @@ type Entry struct {
 
 // Actor is who did it.
 type Actor struct {
-	Kind    access.Kind `json:"kind" enum:"user,token,system"`
+	Kind    access.Kind `json:"kind" enum:"user,token,system,device"`
 	ID      string      `json:"id"`
 	Name    string      `json:"name"`
 	Address string      `json:"address"`

@@ -264,8 +264,19 @@ func (r *Registry) PolicyConfirmed(ctx context.Context, id event.DeviceID, versi
 	return err
 }
 
-// Offboard marks a device as gone. Its history stays.
+// Offboard marks a device as gone. Its history stays. Errors: fault.Conflict
+// when it is gone already.
 func (r *Registry) Offboard(ctx context.Context, organization string, id event.DeviceID, reason string) error {
+	return r.end(ctx, organization, id, access.Change{Action: "device.revoke", Detail: map[string]string{"reason": reason}}, nil)
+}
+
+// Leave is Offboard by the host of the device itself. tell, in the same
+// transaction, lets people know.
+func (r *Registry) Leave(ctx context.Context, organization string, id event.DeviceID, tell func(context.Context, bun.IDB) error) error {
+	return r.end(ctx, organization, id, access.Change{Action: "device.leave"}, tell)
+}
+
+func (r *Registry) end(ctx context.Context, organization string, id event.DeviceID, change access.Change, tell func(context.Context, bun.IDB) error) error {
 	err := r.db.RunInTx(ctx, nil, func(ctx context.Context, tx bun.Tx) error {
 		d := new(row)
 		if err := tx.NewSelect().Model(d).Where("id = ? AND organization_id = ?", id, organization).Scan(ctx); err != nil {
@@ -278,7 +289,13 @@ func (r *Registry) Offboard(ctx context.Context, organization string, id event.D
 		if _, err := tx.NewUpdate().Model(d).Column("offboarded_at").WherePK().Exec(ctx); err != nil {
 			return err
 		}
-		return r.cfg.Record(ctx, tx, access.Change{Action: "device.revoke", Target: string(id), Name: d.Name, Detail: map[string]string{"reason": reason}})
+		if tell != nil {
+			if err := tell(ctx, tx); err != nil {
+				return err
+			}
+		}
+		change.Target, change.Name = string(id), d.Name
+		return r.cfg.Record(ctx, tx, change)
 	})
 	if err == nil {
 		r.change(id, func(e *entry) { e.offboarded = true })

@@ -191,7 +191,8 @@ func (a *Authority) Identify(ctx context.Context, s *tls.ConnectionState) (event
 }
 
 // peer returns the device of a certificate that is ours and not revoked. One
-// that expired lately is good enough: it may be renewed.
+// that expired lately is good enough: it may be renewed. For a revoked one the
+// device comes with the error.
 func (a *Authority) peer(ctx context.Context, s *tls.ConnectionState) (event.DeviceID, *x509.Certificate, error) {
 	if s == nil || len(s.PeerCertificates) == 0 {
 		return "", nil, fault.New(fault.Unauthentic, "a device certificate is needed; enrol first")
@@ -226,7 +227,7 @@ func (a *Authority) peer(ctx context.Context, s *tls.ConnectionState) (event.Dev
 	case err != nil:
 		return "", nil, fmt.Errorf("look up a certificate: %w", err)
 	case row.RevokedAt != nil:
-		return "", nil, fault.New(fault.Unauthentic, "device %s was offboarded at %s; to protect it again, enrol with --force", id, row.RevokedAt.UTC().Format(time.RFC3339))
+		return id, nil, fault.New(fault.Unauthentic, "device %s was offboarded at %s; to protect it again, enrol with --force", id, row.RevokedAt.UTC().Format(time.RFC3339))
 	}
 	return id, c, nil
 }

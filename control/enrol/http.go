@@ -61,6 +61,11 @@ type Registrar interface {
 	// fault.Unauthentic for evidence that nobody vouches for,
 	// fault.Unavailable for a machine that is not known yet.
 	Recognize(ctx context.Context, e Evidence) (Admission, error)
+	// Leave takes a device out because its own host asks for it: its
+	// certificates end, and it is not brought back. What was done in part is
+	// completed when it is asked again. Errors: fault.Denied where hosts may not
+	// do that.
+	Leave(ctx context.Context, id event.DeviceID, address string) error
 }
 
 // maxBody is more than a request and the facts of a host need.
@@ -86,7 +91,7 @@ type identity struct {
 }
 
 // Handler serves POST /agent/v1/enrol, POST /agent/v1/challenge, POST
-// /agent/v1/renew and GET /agent/v1/ping. protocol is what ping tells.
+// /agent/v1/renew, POST /agent/v1/offboard and GET /agent/v1/ping. protocol is what ping tells.
 func (a *Authority) Handler(reg Registrar, protocol int) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST /agent/v1/enrol", func(w http.ResponseWriter, r *http.Request) {
@@ -97,6 +102,9 @@ func (a *Authority) Handler(reg Registrar, protocol int) http.Handler {
 	})
 	mux.HandleFunc("POST /agent/v1/renew", func(w http.ResponseWriter, r *http.Request) {
 		a.answer(w, r, func(ctx context.Context) (any, error) { return a.renew(ctx, r) })
+	})
+	mux.HandleFunc("POST /agent/v1/offboard", func(w http.ResponseWriter, r *http.Request) {
+		a.answer(w, r, func(ctx context.Context) (any, error) { return a.offboard(ctx, r, reg) })
 	})
 	mux.HandleFunc("GET /agent/v1/ping", func(w http.ResponseWriter, r *http.Request) {
 		a.answer(w, r, func(context.Context) (any, error) {
@@ -261,6 +269,31 @@ func (a *Authority) renew(ctx context.Context, r *http.Request) (identity, error
 		Device: device, Certificate: string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert.Raw})), CA: string(a.CAPEM()), NotAfter: cert.NotAfter,
 		ContentRoot: root,
 	}, err
+}
+
+// leaveLimit is how long it takes at most to take a device out.
+const leaveLimit = 15 * time.Second
+
+// offboard takes the device that asks out. One that is out already hears the
+// same: its first answer may have been lost.
+func (a *Authority) offboard(ctx context.Context, r *http.Request, reg Registrar) (any, error) {
+	device, _, err := a.peer(ctx, r.TLS)
+	if err != nil && device == "" {
+		return nil, err
+	}
+	if err == nil {
+		if err := decode(r, new(struct{})); err != nil {
+			return nil, err
+		}
+		// Also when the agent hangs up meanwhile: half of it helps nobody.
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), leaveLimit)
+		defer cancel()
+		if err := reg.Leave(ctx, device, origin(r.RemoteAddr)); err != nil {
+			return nil, err
+		}
+		a.cfg.Log.Warn("a host has offboarded itself", "device", device, "remote", r.RemoteAddr)
+	}
+	return map[string]any{"device": device}, nil
 }
 
 // limiter bounds what somebody may do per minute: fail to enrol, so that

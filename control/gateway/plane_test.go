@@ -228,6 +228,9 @@ func (p *plane) Register(_ context.Context, to enrol.Admission, facts json.RawMe
 	return enrol.Registration{Device: d, Organization: "org", Environment: to.Environment}, nil
 }
 
+// Leave implements enrol.Registrar.
+func (p *plane) Leave(context.Context, event.DeviceID, string) error { return nil }
+
 // Recognize implements enrol.Registrar.
 func (p *plane) Recognize(context.Context, enrol.Evidence) (enrol.Admission, error) {
 	return enrol.Admission{}, fault.New(fault.Unauthentic, "no cloud is known here")

@@ -84,6 +84,8 @@ type Machine struct {
 	Stopped      bool      // does not run, says its cloud
 	Gone         bool      // its inventory does not name it any more
 	Offboarded   bool      // somebody does not want it protected
+	OffboardedAt time.Time `bun:",nullzero"` // zero while it is not
+	Left         bool      // its own host has offboarded it
 	Extension    Extension `bun:"type:json"`
 	Version      uint64
 }
@@ -393,7 +395,8 @@ func (r *Registry) Found(connector, key string) (Machine, bool) {
 func (r *Registry) Enrolled(ctx context.Context, organization, environment, id string, device event.DeviceID, k Known, observe time.Time) error {
 	now := r.now()
 	found := func(m *Machine) error {
-		m.Device, m.Offboarded, m.LastSeen = device, false, now
+		m.Device, m.LastSeen = device, now
+		m.wanted()
 		m.System, m.OS, m.Arch = cmp.Or(k.System, m.System), cmp.Or(k.OS, m.OS), cmp.Or(k.Arch, m.Arch)
 		if m.Extension.Protected.IsZero() {
 			m.Extension.Observe = observe
@@ -484,11 +487,28 @@ func (r *Registry) Offboard(ctx context.Context, organization, id, reason string
 	if _, err := r.Get(organization, id); err != nil {
 		return err
 	}
-	return r.edit(ctx, id, r.audited(&access.Change{Action: "machine.offboard", Detail: map[string]string{"reason": reason}}), func(m *Machine) error {
-		m.Offboarded = true
+	return r.end(ctx, id, access.Change{Action: "machine.offboard", Detail: map[string]string{"reason": reason}}, false)
+}
+
+// Leave is Offboard by the host itself.
+func (r *Registry) Leave(ctx context.Context, organization, id string) error {
+	if _, err := r.Get(organization, id); err != nil {
+		return err
+	}
+	return r.end(ctx, id, access.Change{Action: "machine.leave"}, true)
+}
+
+func (r *Registry) end(ctx context.Context, id string, c access.Change, left bool) error {
+	return r.edit(ctx, id, r.audited(&c), func(m *Machine) error {
+		if !m.Offboarded {
+			m.Offboarded, m.OffboardedAt, m.Left = true, r.now(), left
+		}
 		return nil
 	})
 }
+
+// wanted takes back that a machine is offboarded.
+func (m *Machine) wanted() { m.Offboarded, m.OffboardedAt, m.Left = false, time.Time{}, false }
 
 // Request notes that somebody wants a machine to be deployed to now.
 func (r *Registry) Request(ctx context.Context, organization, id string, despite, take bool) error {
@@ -500,7 +520,7 @@ func (r *Registry) Request(ctx context.Context, organization, id string, despite
 		if m.Extension.State == deploy.Creating || m.Extension.State == deploy.Removing {
 			return fault.New(fault.Conflict, "the machine is being worked on already")
 		}
-		m.Offboarded = false
+		m.wanted()
 		m.Extension.Despite, m.Extension.Take = despite, take
 		m.Extension.Requested, m.Extension.Next, m.Extension.Attempt = r.now(), time.Time{}, 0
 		return nil

@@ -47,28 +47,30 @@ type ExtensionView struct {
 
 // View is a line of the list of machines.
 type View struct {
-	ID          string        `json:"id"`
-	Name        string        `json:"name"`
-	Environment rest.Ref      `json:"environment"`
-	Source      string        `json:"source" doc:"ssh, azure, aws, gcp, or agent for one that enrolled by itself"`
-	Connector   *rest.Ref     `json:"connector"`
-	Address     string        `json:"address"`
-	ExternalID  string        `json:"externalId"`
-	System      string        `json:"system"`
-	OS          string        `json:"os"`
-	Arch        string        `json:"arch"`
-	Tags        []Tag         `json:"tags" doc:"of the inventory and of people"`
-	OwnTags     []Tag         `json:"ownTags" doc:"that people gave here"`
-	Plan        PlanView      `json:"plan"`
-	ExcludedBy  string        `json:"excludedBy"`
-	Device      *rest.Ref     `json:"device"`
-	FirstSeen   time.Time     `json:"firstSeen"`
-	LastSeen    time.Time     `json:"lastSeen"`
-	Gone        bool          `json:"gone" doc:"its inventory does not name it any more"`
-	Offboarded  bool          `json:"offboarded"`
-	Extension   ExtensionView `json:"extension"`
-	Protected   bool          `json:"protected"`
-	Version     uint64        `json:"version"`
+	ID           string        `json:"id"`
+	Name         string        `json:"name"`
+	Environment  rest.Ref      `json:"environment"`
+	Source       string        `json:"source" doc:"ssh, azure, aws, gcp, or agent for one that enrolled by itself"`
+	Connector    *rest.Ref     `json:"connector"`
+	Address      string        `json:"address"`
+	ExternalID   string        `json:"externalId"`
+	System       string        `json:"system"`
+	OS           string        `json:"os"`
+	Arch         string        `json:"arch"`
+	Tags         []Tag         `json:"tags" doc:"of the inventory and of people"`
+	OwnTags      []Tag         `json:"ownTags" doc:"that people gave here"`
+	Plan         PlanView      `json:"plan"`
+	ExcludedBy   string        `json:"excludedBy"`
+	Device       *rest.Ref     `json:"device"`
+	FirstSeen    time.Time     `json:"firstSeen"`
+	LastSeen     time.Time     `json:"lastSeen"`
+	Gone         bool          `json:"gone" doc:"its inventory does not name it any more"`
+	Offboarded   bool          `json:"offboarded"`
+	Left         bool          `json:"offboardedByHost" doc:"its own host has offboarded it"`
+	OffboardedAt *time.Time    `json:"offboardedAt"`
+	Extension    ExtensionView `json:"extension"`
+	Protected    bool          `json:"protected"`
+	Version      uint64        `json:"version"`
 }
 
 // View returns what is shown of a machine; names of others are the caller's
@@ -78,7 +80,7 @@ func (m *Machine) View(e Effective, now time.Time) View {
 	v := View{
 		ID: m.ID, Name: m.Name, Environment: rest.Ref{ID: m.Environment}, Source: m.Source, Address: m.Address, ExternalID: m.ExternalID, System: m.System, OS: m.OS,
 		Arch: m.Arch, Tags: m.AllTags(), OwnTags: m.OwnTags, Plan: PlanView{e.Plan, SettingName(m.Plan), e.From}, ExcludedBy: e.Excluded, FirstSeen: m.FirstSeen, LastSeen: m.LastSeen,
-		Gone: m.Gone, Offboarded: m.Offboarded, Version: m.Version, Protected: x.State == deploy.Succeeded,
+		Gone: m.Gone, Offboarded: m.Offboarded, Left: m.Left, OffboardedAt: when(m.OffboardedAt), Version: m.Version, Protected: x.State == deploy.Succeeded,
 		Extension: ExtensionView{
 			Name: deploy.Extension, State: x.State, Step: x.Step, Waits: x.Waits, Reason: x.Reason, Since: x.Since, StartedAt: when(x.StartedAt), Seconds: x.Seconds,
 			Attempt: x.Attempt, NextAttempt: when(x.Next), AgentVersion: x.AgentVersion, SelfTest: x.SelfTest, Alert: x.Alert, ProtectedAt: when(x.Protected),

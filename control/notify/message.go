@@ -33,7 +33,7 @@ type Message struct {
 
 // Subject is what a message is about.
 type Subject struct {
-	Kind            string    `json:"kind"` // alert, incident or test
+	Kind            string    `json:"kind"` // alert, incident, upgrade, device or test
 	ID              string    `json:"id"`
 	Incident        string    `json:"incident,omitempty"`
 	Categories      []string  `json:"categories"`
@@ -115,6 +115,8 @@ func (m *Message) line() string {
 		what = "Incident changed"
 	case "upgrade.halted":
 		what = "Upgrade halted"
+	case "device.offboarded":
+		what = "Protection ended"
 	default:
 		what = m.Event
 	}

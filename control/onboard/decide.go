@@ -83,6 +83,8 @@ func decide(m *machine.Machine, p Plan, s Settings, device *Device) decision {
 		return decision{work: nothing, state: deploy.None}
 	case m.Offboarded && m.Extension.Reason != nil && m.Extension.Reason.ID == deploy.RemoveFailed:
 		return decision{work: nothing, state: m.Extension.State, reason: m.Extension.Reason}
+	case m.Offboarded && m.Left:
+		return stay(deploy.None, deploy.OffboardedByHost, "")
 	case m.Offboarded:
 		return stay(deploy.None, deploy.Offboarded, "")
 	case plan.Excluded != "":

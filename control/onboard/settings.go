@@ -85,6 +85,8 @@ type Settings struct {
 	// SkipSelfTest calls a machine protected that has its policy in force,
 	// without a detection on it as the proof.
 	SkipSelfTest bool `json:"skipSelfTest,omitempty" doc:"no detection test proves the protection of a machine"`
+	// HostOffboarding lets whoever is root on a host take it out of protection.
+	HostOffboarding bool `json:"allowHostOffboarding" doc:"root on a host may offboard it with komainu offboard; people are told"`
 }
 
 // Saved are settings with their version.
@@ -103,23 +105,24 @@ type Change struct {
 
 // defaults are the settings of an environment that has chosen none.
 func defaults() Saved {
-	return Saved{Settings: Settings{Automatic: true, Concurrency: 20, Observe: Observe{Hours: 24}, Exclude: []machine.Tag{}}, Version: 1}
+	return Saved{Settings: Settings{Automatic: true, Concurrency: 20, Observe: Observe{Hours: 24}, Exclude: []machine.Tag{}, HostOffboarding: true}, Version: 1}
 }
 
 type row struct {
 	bun.BaseModel `bun:"table:onboarding"`
 
-	EnvironmentID string `bun:",pk"`
-	Automatic     bool
-	Concurrency   int
-	DryRun        bool
-	Window        *Window       `bun:"type:json"`
-	Observe       Observe       `bun:"type:json"`
-	Exclude       []machine.Tag `bun:"type:json"`
-	SkipSelfTest  bool
-	Version       uint64
-	UpdatedAt     time.Time
-	UpdatedBy     string
+	EnvironmentID        string `bun:",pk"`
+	Automatic            bool
+	Concurrency          int
+	DryRun               bool
+	Window               *Window       `bun:"type:json"`
+	Observe              Observe       `bun:"type:json"`
+	Exclude              []machine.Tag `bun:"type:json"`
+	SkipSelfTest         bool
+	AllowHostOffboarding bool
+	Version              uint64
+	UpdatedAt            time.Time
+	UpdatedBy            string
 }
 
 func (s Settings) check() error {
@@ -151,7 +154,7 @@ func (e *Engine) load(ctx context.Context) error {
 
 func (r row) saved() Saved {
 	s := Saved{Version: r.Version, UpdatedAt: r.UpdatedAt, UpdatedBy: r.UpdatedBy}
-	s.Settings = Settings{r.Automatic, r.Concurrency, r.DryRun, r.Window, r.Observe, r.Exclude, r.SkipSelfTest}
+	s.Settings = Settings{r.Automatic, r.Concurrency, r.DryRun, r.Window, r.Observe, r.Exclude, r.SkipSelfTest, r.AllowHostOffboarding}
 	if s.Exclude == nil {
 		s.Exclude = []machine.Tag{}
 	}
@@ -184,7 +187,7 @@ func (e *Engine) Save(ctx context.Context, organization, environment, name strin
 		c.Exclude = []machine.Tag{}
 	}
 	r := row{
-		EnvironmentID: environment, Automatic: c.Automatic, Concurrency: c.Concurrency, DryRun: c.DryRun, Window: c.Window, Observe: c.Observe, Exclude: c.Exclude, SkipSelfTest: c.SkipSelfTest,
+		EnvironmentID: environment, Automatic: c.Automatic, Concurrency: c.Concurrency, DryRun: c.DryRun, Window: c.Window, Observe: c.Observe, Exclude: c.Exclude, SkipSelfTest: c.SkipSelfTest, AllowHostOffboarding: c.HostOffboarding,
 		Version: was.Version + 1, UpdatedAt: e.now(), UpdatedBy: access.ActorOf(ctx).Name,
 	}
 	err := e.cfg.DB.RunInTx(ctx, nil, func(ctx context.Context, tx bun.Tx) error {

@@ -69,6 +69,9 @@ export interface Machine {
   /** Its inventory does not name it any more. */
   gone: boolean
   offboarded: boolean
+  /** Its own host has done that. */
+  offboardedByHost: boolean
+  offboardedAt: string | null
   extension: Extension
   protected: boolean
   version: number
@@ -123,6 +126,7 @@ export interface OnboardingSettings {
   window: Window | null
   observe: { enabled: boolean; hours: number }
   excludeTags: Tag[]
+  allowHostOffboarding: boolean
 }
 
 export interface Onboarding extends OnboardingSettings {

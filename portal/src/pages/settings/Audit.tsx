@@ -99,6 +99,6 @@ function Log() {
 /** What can be asked for; the log may hold more. */
 const actions = [
   'session.create', 'user.create', 'user.change', 'user.reset_password', 'user.change_password', 'user.delete', 'token.create', 'token.delete', 'plan.change', 'environment.create', 'join_token.create', 'join_token.revoke',
-  'device.revoke', 'device.detection_test', 'policy.create', 'policy.change', 'policy.delete', 'device_group.create', 'device_group.change', 'device_group.delete', 'alert.change', 'alert.comment', 'incident.change', 'incident.comment',
+  'device.revoke', 'device.leave', 'device.detection_test', 'policy.create', 'policy.change', 'policy.delete', 'device_group.create', 'device_group.change', 'device_group.delete', 'alert.change', 'alert.comment', 'incident.change', 'incident.comment',
   'notification.create', 'notification.change', 'notification.delete', 'notification.test', 'backup.make', 'ca.rotate', 'ca.finish', 'content.add', 'content.remove', 'content.rotate',
 ]

@@ -123,7 +123,7 @@ function Machine({ machine: m, set, reload, close }: Props) {
         {m.gone && <MessageBar intent="warning" layout="multiline"><MessageBarBody>{t('machine.goneText')}</MessageBarBody></MessageBar>}
         {x.observing && <MessageBar intent="warning" layout="multiline"><MessageBarBody>{t('machine.observingText', { time: format.time(x.observeUntil) })}</MessageBarBody></MessageBar>}
         {x.reason && (
-          <ReasonNote reason={x.reason} intent={x.state === 'failed' ? 'error' : 'info'}>
+          <ReasonNote reason={x.reason} intent={x.state === 'failed' ? 'error' : m.offboardedByHost ? 'warning' : 'info'}>
             {x.reason.id.startsWith('host_key') && m.connector && <RouteLink to={`/environments/${m.environment.id}/connectors/${m.connector.id}`} data-testid="machine-host-keys">{t('machine.toHostKeys')}</RouteLink>}
             {x.state === 'failed' && x.nextAttemptAt && <Text size={200}>{t('machine.again', { count: x.attempt, number: format.number(x.attempt), time: format.time(x.nextAttemptAt) })}</Text>}
           </ReasonNote>

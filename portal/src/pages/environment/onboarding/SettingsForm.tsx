@@ -41,7 +41,7 @@ interface Draft extends Omit<OnboardingSettings, 'excludeTags'> {
   exclude: string
 }
 
-const draftOf = ({ automatic, concurrency, dryRun, window, observe, excludeTags }: Onboarding): Draft => ({ automatic, concurrency, dryRun, window, observe, exclude: tagLines(excludeTags) })
+const draftOf = ({ automatic, concurrency, dryRun, window, observe, excludeTags, allowHostOffboarding }: Onboarding): Draft => ({ automatic, concurrency, dryRun, window, observe, allowHostOffboarding, exclude: tagLines(excludeTags) })
 
 interface Props {
   onboarding: Onboarding
@@ -174,6 +174,10 @@ export function SettingsForm({ onboarding, saved, reload, preview }: Props) {
           {setting(
             t('onboarding.exclude'), t('onboarding.excludeText'),
             <Textarea className={styles.tags} value={draft.exclude} rows={2} disabled={off} aria-label={t('onboarding.exclude')} placeholder={tagExample} onChange={(_, d) => change({ exclude: d.value })} textarea={{ 'data-testid': 'onboarding-exclude' } as object} />,
+          )}
+          {setting(
+            t('onboarding.leave'), t('onboarding.leaveText'),
+            <Switch className={styles.control} checked={draft.allowHostOffboarding} disabled={off} label={onOff(draft.allowHostOffboarding)} aria-label={t('onboarding.leave')} onChange={(_, d) => change({ allowHostOffboarding: d.checked })} data-testid="onboarding-leave" />,
           )}
         </ul>
       </Panel>
