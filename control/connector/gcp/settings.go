@@ -194,7 +194,7 @@ func (b *bearer) get(ctx context.Context) (*oauth2.Token, error) {
 	}
 	token, err := b.source(ctx).Token()
 	if err == nil && token.AccessToken == "" {
-		err = errors.New("Google gives no token for the key")
+		err = errors.New("no token comes for the key")
 	}
 	if err == nil {
 		b.token = token
