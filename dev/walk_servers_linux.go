@@ -131,7 +131,6 @@ func (w *serverWalk) story() []step {
 		{"a third server, added to the list, follows by itself", w.thirdFollows},
 		{"coverage and onboarding show three of three", w.coverage},
 		{"a new version goes out: every server runs it, and the gap in protection is shown", w.upgrade},
-		{"an agent that was stopped and one that was removed come back by themselves", w.drift},
 		{"an offboarded server has no agent any more and stays so", w.offboard},
 		{"pages had no uncaught errors", w.noComplaints},
 	}
@@ -458,28 +457,6 @@ func (w *serverWalk) upgrade(ctx context.Context) error {
 		}
 	}
 	return nil
-}
-
-// drift stops the agent of one server and takes it off another, as somebody
-// who does not know better would.
-func (w *serverWalk) drift(ctx context.Context) error {
-	for i, command := range []string{"systemctl disable --now komainu-agent.service", "dpkg --purge komainu-agent"} {
-		if out, err := w.hosts[i].Try(ctx, "sh", "-c", command); err != nil {
-			return fmt.Errorf("%s on %s: %w: %s", command, w.hosts[i].Name, err, out)
-		}
-	}
-	started := time.Now()
-	for _, h := range w.hosts[:2] {
-		err := waitFor(ctx, 4*time.Minute, "the agent is back on "+h.Name, func() (bool, error) {
-			out, _ := h.Try(ctx, "sh", "-c", "systemctl is-enabled komainu-agent.service && komainu health --field healthy") // it fails until it is back
-			return strings.TrimSpace(out) == "enabled\ntrue", nil
-		})
-		if err != nil {
-			return err
-		}
-	}
-	w.h.Say("both agents are back %.0f s after they were gone", time.Since(started).Seconds())
-	return w.allProtected(ctx)
 }
 
 func (w *serverWalk) offboard(ctx context.Context) error {

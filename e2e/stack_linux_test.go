@@ -31,7 +31,7 @@ const envStage = "KOMAINU_E2E_STAGE"
 
 // deadline ends a stage whatever hangs in it: with it go the agent and every
 // open that waits for it.
-var deadline = 4 * time.Minute
+var deadline = 8 * time.Minute
 
 // onStage runs the test that calls it in a mount namespace of its own, where
 // it returns true, and reports the outcome here, where it returns false.
