@@ -163,6 +163,9 @@ func (f *foe) start(ctx context.Context) error {
 		return err
 	}
 	f.env = env.ID
+	if err := f.api.untested(ctx, f.env); err != nil {
+		return err
+	}
 	if err := f.api.protect(ctx, f.env, []filesystemRule{{"*", "ignore"}, {f.stack.Demo(), "block"}}); err != nil {
 		return err
 	}

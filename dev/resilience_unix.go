@@ -223,6 +223,9 @@ func (b *breaker) mode(ctx context.Context, mode string) error {
 	if err != nil {
 		return err
 	}
+	if err := b.api.untested(ctx, env.ID); err != nil {
+		return err
+	}
 	if err := b.api.protect(ctx, env.ID, []filesystemRule{{"*", b.stack.elsewhere}, {b.stack.Demo(), mode}}); err != nil {
 		return err
 	}

@@ -226,6 +226,9 @@ func (w *walk) enrol(ctx context.Context) error {
 	if env.Plan != "P1" {
 		return fmt.Errorf("the environment's plan is %q after saving P1", env.Plan)
 	}
+	if err := a.untested(ctx, env.ID); err != nil {
+		return err
+	}
 	if err := a.protect(ctx, env.ID, []filesystemRule{{"*", "ignore"}, {w.stack.Demo(), "block"}}); err != nil {
 		return err
 	}
