@@ -222,6 +222,7 @@ test('a connector that somebody else changed: mine or theirs', async () => {
 test('a cloud says that it was not verified, and takes its secret', async () => {
   await begin('/environments/e1?tab=connectors')
   await page.getByText('Not verified on the cloud').first().waitFor()
+  assert.equal(await page.getByText('Not verified on the cloud').count(), 1)
   await at('connector-create').click()
   await at('connector-create-aws').click()
   await at('connector-unverified').waitFor()
