@@ -215,8 +215,11 @@ func skipReason(b *bytes.Buffer) string {
 	return ""
 }
 
-// portalTests runs the portal's own tests with Node's runner.
+// portalTests runs the portal's own tests with Node's runner. Its limit for a
+// test does not end a runner that waits for a browser: this one does.
 func portalTests(ctx context.Context, h *House) (tally, error) {
+	ctx, cancel := context.WithTimeout(ctx, 20*time.Minute)
+	defer cancel()
 	out, err := h.Output(ctx, "portal", "npm", "test", "--silent")
 	t := tally{passed: tapCount(out, "pass"), failed: tapCount(out, "fail"), skipped: tapCount(out, "skipped")}
 	if err != nil {

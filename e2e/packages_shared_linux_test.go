@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 )
@@ -47,6 +48,9 @@ func agentPackages(t *testing.T, dir string) {
 		t.Fatal(shelf.err)
 	}
 	for _, e := range listed(t, shelf.dir) {
+		if strings.HasPrefix(e.Name(), "SHA256SUMS") {
+			continue // a folder's own, which building more packages into it writes anew
+		}
 		if err := os.Link(filepath.Join(shelf.dir, e.Name()), filepath.Join(dir, e.Name())); err != nil {
 			t.Fatal(err)
 		}
