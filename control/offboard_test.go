@@ -234,7 +234,7 @@ func TestHostMayNotOffboardItself(t *testing.T) {
 		t.Fatalf("%v, %v", settings, err)
 	}
 	change := map[string]any{}
-	for _, k := range []string{"automatic", "concurrency", "dryRun", "observe", "excludeTags", "version"} {
+	for _, k := range []string{"automatic", "concurrency", "dryRun", "observe", "excludeTags", "keepOffboardedDays", "version"} {
 		change[k] = settings[k]
 	}
 	change["allowHostOffboarding"] = false

@@ -167,6 +167,7 @@ func (o *onboarding) engineConfig(n neighbours, server string) onboard.Config {
 			return run.Run, run.AlertID, err
 		},
 		Policy: n.pushes.device,
+		Expire: n.devices.Expire,
 		Changed: func(organization, environment string) {
 			n.pushes.all() // exclusions are part of the plan
 			n.changes.publish(organization, topicOnboard, environment)

@@ -146,7 +146,7 @@ CREATE TABLE devices (
     policy_confirmed    INTEGER NOT NULL DEFAULT 0,
     policy_confirmed_at TIMESTAMP,
     policy_error        TEXT NOT NULL DEFAULT ''
-);
+, expired_at TIMESTAMP);
 
 CREATE INDEX devices_environment ON devices (environment_id, name);
 
@@ -339,7 +339,7 @@ CREATE TABLE onboarding (
     version        INTEGER NOT NULL,
     updated_at     TIMESTAMP NOT NULL,
     updated_by     TEXT NOT NULL
-, allow_host_offboarding BOOLEAN NOT NULL DEFAULT TRUE);
+, allow_host_offboarding BOOLEAN NOT NULL DEFAULT TRUE, keep_offboarded_days INTEGER NOT NULL DEFAULT 180);
 
 CREATE TABLE organizations (
   id TEXT PRIMARY KEY,

@@ -104,7 +104,7 @@ func (a *api) untested(ctx context.Context, environment string) error {
 	}
 	return a.call(ctx, "PUT", path, map[string]any{
 		"version": now.Version, "automatic": true, "concurrency": 20, "dryRun": false, "observe": map[string]any{"enabled": false}, "excludeTags": []string{},
-		"allowHostOffboarding": true, "skipSelfTest": true,
+		"allowHostOffboarding": true, "keepOffboardedDays": 180, "skipSelfTest": true,
 	}, nil)
 }
 

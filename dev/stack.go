@@ -36,6 +36,9 @@ type Stack struct {
 	// elsewhere is the mode of all other filesystems: ignored, so that what
 	// other programs of this machine do disturbs no test.
 	elsewhere string
+	// selfTest says that new machines prove themselves, as they do unless
+	// somebody counts alerts.
+	selfTest bool
 	// through is the URL of a proxy that the agent reaches the control plane
 	// by; "" is the direct way.
 	through string

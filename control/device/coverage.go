@@ -169,7 +169,7 @@ func (r *Registry) Totals(organization string, risks map[event.DeviceID]Risk) To
 	r.mu.Lock()
 	for id, e := range r.entries {
 		switch {
-		case e.organization != organization:
+		case e.organization != organization || e.expired:
 			continue
 		case e.offboarded:
 			t.Offboarded++

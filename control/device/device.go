@@ -62,6 +62,7 @@ type row struct {
 	FirstSeen         time.Time
 	LastSeen          time.Time
 	OffboardedAt      *time.Time
+	ExpiredAt         *time.Time     // nothing but its name is kept since then
 	Health            *health.Report `bun:"type:json"`
 	HealthAt          *time.Time
 	PolicyConfirmed   uint64
@@ -82,6 +83,7 @@ type entry struct {
 	firstSeen    time.Time
 	refused      bool // the agent refuses its policy
 	offboarded   bool
+	expired      bool // it has a name and nothing else
 	connected    bool
 	lastSeen     time.Time
 	report       *health.Report // the latest, nil before the first
@@ -140,7 +142,7 @@ func Open(ctx context.Context, d *bun.DB, cfg Config) (*Registry, error) {
 func (d *row) entry() *entry {
 	e := &entry{
 		id: d.ID, organization: d.OrganizationID, environment: d.EnvironmentID, name: d.Name,
-		offboarded: d.OffboardedAt != nil, firstSeen: d.FirstSeen, lastSeen: d.LastSeen, report: d.Health, refused: d.PolicyError != "",
+		offboarded: d.OffboardedAt != nil, expired: d.ExpiredAt != nil, firstSeen: d.FirstSeen, lastSeen: d.LastSeen, report: d.Health, refused: d.PolicyError != "",
 	}
 	e.describe(d.Facts)
 	if d.HealthAt != nil {
@@ -301,6 +303,38 @@ func (r *Registry) end(ctx context.Context, organization string, id event.Device
 		r.change(id, func(e *entry) { e.offboarded = true })
 	}
 	return err
+}
+
+// Expire forgets what is known of devices that are offboarded for longer than
+// keep says for their environment; 0 means for good. Their names stay, for
+// the alerts and incidents that speak of them.
+func (r *Registry) Expire(ctx context.Context, keep func(environment string) time.Duration) error {
+	var rows []row
+	if err := r.db.NewSelect().Model(&rows).Where("offboarded_at IS NOT NULL AND expired_at IS NULL").Scan(ctx); err != nil {
+		return err
+	}
+	now := r.now()
+	for _, d := range rows {
+		if kept := keep(d.EnvironmentID); kept == 0 || now.Sub(*d.OffboardedAt) < kept {
+			continue
+		}
+		d.ExpiredAt, d.Facts, d.Health, d.HealthAt, d.PolicyError = &now, Facts{Hostname: d.Name}, nil, nil, ""
+		ctx := access.WithActor(ctx, access.Actor{Kind: access.System, Name: "onboarding", Organization: d.OrganizationID})
+		err := r.db.RunInTx(ctx, nil, func(ctx context.Context, tx bun.Tx) error {
+			if _, err := tx.NewUpdate().Model(&d).Column("expired_at", "facts", "health", "health_at", "policy_error").WherePK().Exec(ctx); err != nil {
+				return err
+			}
+			return r.cfg.Record(ctx, tx, access.Change{Action: "device.expire", Target: string(d.ID), Name: d.Name})
+		})
+		if err != nil {
+			return err
+		}
+		r.change(d.ID, func(e *entry) {
+			e.describe(d.Facts)
+			e.expired, e.report, e.dirty = true, nil, false
+		})
+	}
+	return nil
 }
 
 // Place returns the organization and the environment that a device belongs

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -263,6 +264,64 @@ func TestOffboarded(t *testing.T) {
 	}
 	if _, _, err := b.Place(id); err != nil {
 		t.Errorf("what it sent before has no place: %v", err)
+	}
+}
+
+// What is known of an offboarded device goes when its time is over, but its
+// name, and stays gone over a restart.
+func TestExpired(t *testing.T) {
+	b := open(t)
+	id, other := b.register(t, "web-1"), b.register(t, "web-2")
+	b.Report(id, good)
+	if err := b.Offboard(t.Context(), org, id, "sold"); err != nil {
+		t.Fatal(err)
+	}
+	listed := func() int {
+		t.Helper()
+		var q device.Query
+		q.Limit = 10
+		list, err := b.List(t.Context(), org, q, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(list.Items)
+	}
+	for _, c := range []struct {
+		days, kept, listed int
+	}{{9, 10, 2}, {300, 0, 2}, {0, 10, 1}, {0, 10, 1}} {
+		b.now = b.now.AddDate(0, 0, c.days)
+		keep := func(environment string) time.Duration {
+			if environment != env {
+				t.Errorf("asked for environment %q", environment)
+			}
+			return time.Duration(c.kept) * 24 * time.Hour
+		}
+		if err := b.Expire(t.Context(), keep); err != nil {
+			t.Fatal(err)
+		}
+		if got := listed(); got != c.listed {
+			t.Errorf("%+v: %d devices are listed", c, got)
+		}
+	}
+	b.reopen(t)
+	if got := listed(); got != 1 {
+		t.Errorf("after a restart %d devices are listed", got)
+	}
+	if _, err := b.Get(t.Context(), org, id); !fault.Is(err, fault.NotFound) || !strings.Contains(err.Error(), "web-1") {
+		t.Errorf("its page: %v", err)
+	}
+	if got := b.Names(id, other); got[id] != "web-1" || got[other] != "web-2" {
+		t.Errorf("names %v", got)
+	}
+	var kept string
+	if err := b.db.NewRaw("SELECT facts || coalesce(health, '') FROM devices WHERE id = ?", id).Scan(t.Context(), &kept); err != nil {
+		t.Fatal(err)
+	}
+	if strings.Contains(kept, "192.0.2.7") || strings.Contains(kept, "web_1") {
+		t.Errorf("it is kept: %s", kept)
+	}
+	if got := b.Totals(org, nil); got.Offboarded != 0 || got.Total != 1 {
+		t.Errorf("%d offboarded of %d", got.Offboarded, got.Total)
 	}
 }
 

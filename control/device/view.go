@@ -12,6 +12,7 @@ import (
 	"komainu/control/db"
 	"komainu/control/rest"
 	"komainu/event"
+	"komainu/fault"
 	"komainu/health"
 	"komainu/policy"
 )
@@ -184,7 +185,7 @@ func (r *Registry) find(organization string, q Query, risks map[event.DeviceID]R
 	r.mu.Lock()
 	for id, e := range r.entries {
 		switch {
-		case e.organization != organization:
+		case e.organization != organization || e.expired:
 		case q.Environment != "" && e.environment != q.Environment:
 		case q.Onboarding != "" && (q.Onboarding == "Offboarded") != e.offboarded:
 		case q.Platform != "" && e.platform != q.Platform:
@@ -270,6 +271,9 @@ func (r *Registry) Get(ctx context.Context, organization string, id event.Device
 	var d row
 	if err := r.db.NewSelect().Model(&d).Where("id = ? AND organization_id = ?", id, organization).Scan(ctx); err != nil {
 		return Details{}, db.NotFound(err, "device", id)
+	}
+	if d.ExpiredAt != nil {
+		return Details{}, fault.New(fault.NotFound, "nothing but its name is kept of device %s: it was offboarded on %s, and its environment keeps such records for a time only", d.Name, d.OffboardedAt.UTC().Format(time.DateOnly))
 	}
 	return r.view(&d), nil
 }

@@ -127,6 +127,9 @@ func (m *Machine) AllTags() []Tag {
 // Has reports whether a machine has one of some tags, and which. A tag with
 // the value * fits every value.
 func (m *Machine) Has(tags []Tag) (Tag, bool) {
+	if len(tags) == 0 {
+		return Tag{}, false
+	}
 	for _, t := range m.AllTags() {
 		for _, want := range tags {
 			if t.Key == want.Key && (want.Value == "*" || t.Value == want.Value) {
@@ -355,26 +358,9 @@ func (r *Registry) Sync(ctx context.Context, organization, environment, connecto
 		}
 	}
 	counts.Added = len(added)
-	err := r.db.RunInTx(ctx, nil, func(ctx context.Context, tx bun.Tx) error {
-		for part := range slices.Chunk(added, 200) {
-			if _, err := tx.NewInsert().Model(&part).Exec(ctx); err != nil {
-				return err
-			}
-		}
-		for _, m := range changed {
-			if _, err := tx.NewUpdate().Model(m).WherePK().Exec(ctx); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
-	if err != nil {
+	if err := r.put(ctx, added, changed); err != nil {
 		return Synced{}, err
 	}
-	for _, m := range slices.Concat(added, changed) {
-		r.show(m)
-	}
-	r.cfg.Changed(organization, "")
 	return counts, nil
 }
 
@@ -540,23 +526,48 @@ func (r *Registry) Delete(ctx context.Context, organization, id string) error {
 	case m.Connector != "" && !m.Gone:
 		return fault.New(fault.Conflict, "the inventory of a connector names the machine; take it out there first")
 	}
-	err = r.db.RunInTx(ctx, nil, func(ctx context.Context, tx bun.Tx) error {
-		if _, err := tx.NewDelete().Model(&m).WherePK().Exec(ctx); err != nil {
+	return r.forget(ctx, &m, "machine.delete")
+}
+
+// Expire forgets the machines that are offboarded for longer than keep says
+// for their environment; 0 means for good. One that an inventory names stays:
+// forgotten, it would be found there and protected again.
+func (r *Registry) Expire(ctx context.Context, keep func(environment string) time.Duration) error {
+	r.writing.Lock()
+	defer r.writing.Unlock()
+	now := r.now()
+	for _, m := range r.All("") {
+		kept := keep(m.Environment)
+		if !m.Offboarded || kept == 0 || now.Sub(m.OffboardedAt) < kept || m.Connector != "" && !m.Gone {
+			continue
+		}
+		actor := access.Actor{Kind: access.System, Name: "onboarding", Organization: m.Organization}
+		if err := r.forget(access.WithActor(ctx, actor), m, "machine.expire"); err != nil {
 			return err
 		}
-		if _, err := tx.NewDelete().Model((*Line)(nil)).Where("machine_id = ?", id).Exec(ctx); err != nil {
+	}
+	return nil
+}
+
+// forget deletes a machine and its journal. The caller holds writing.
+func (r *Registry) forget(ctx context.Context, m *Machine, action string) error {
+	err := r.db.RunInTx(ctx, nil, func(ctx context.Context, tx bun.Tx) error {
+		if _, err := tx.NewDelete().Model(m).WherePK().Exec(ctx); err != nil {
 			return err
 		}
-		return r.cfg.Record(ctx, tx, access.Change{Action: "machine.delete", Target: m.ID, Name: m.Name})
+		if _, err := tx.NewDelete().Model((*Line)(nil)).Where("machine_id = ?", m.ID).Exec(ctx); err != nil {
+			return err
+		}
+		return r.cfg.Record(ctx, tx, access.Change{Action: action, Target: m.ID, Name: m.Name})
 	})
 	if err != nil {
 		return err
 	}
 	r.mu.Lock()
-	delete(r.machines, id)
+	delete(r.machines, m.ID)
 	delete(r.devices, m.Device)
 	r.mu.Unlock()
-	r.cfg.Changed(organization, id)
+	r.cfg.Changed(m.Organization, m.ID)
 	return nil
 }
 
@@ -573,21 +584,36 @@ func (r *Registry) Abandon(ctx context.Context, connector string) error {
 			left = append(left, &clone)
 		}
 	}
+	return r.put(ctx, nil, left)
+}
+
+// put writes many machines of one organization or of several, and shows them
+// then. The caller holds writing.
+func (r *Registry) put(ctx context.Context, added, changed []*Machine) error {
 	err := r.db.RunInTx(ctx, nil, func(ctx context.Context, tx bun.Tx) error {
-		for _, m := range left {
+		for part := range slices.Chunk(added, 200) {
+			if _, err := tx.NewInsert().Model(&part).Exec(ctx); err != nil {
+				return err
+			}
+		}
+		for _, m := range changed {
 			if _, err := tx.NewUpdate().Model(m).WherePK().Exec(ctx); err != nil {
 				return err
 			}
 		}
 		return nil
 	})
-	if err != nil || left == nil {
+	if err != nil {
 		return err
 	}
-	for _, m := range left {
+	told := map[string]bool{}
+	for _, m := range slices.Concat(added, changed) {
 		r.show(m)
+		told[m.Organization] = true
 	}
-	r.cfg.Changed(left[0].Organization, "")
+	for organization := range told {
+		r.cfg.Changed(organization, "")
+	}
 	return nil
 }
 

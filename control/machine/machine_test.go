@@ -34,6 +34,7 @@ type naive struct {
 	Device         event.DeviceID
 	Gone           bool
 	Offboarded     bool
+	OffboardedAt   time.Time
 	Plan           machine.Setting
 	Version        uint64
 	State          deploy.State
@@ -45,6 +46,7 @@ type paper struct {
 	state    *bun.DB
 	registry *machine.Registry
 	all      map[string]*naive // by id
+	clock    time.Time
 	devices  int
 	audited  int
 	told     int // changes that were audited
@@ -53,6 +55,7 @@ type paper struct {
 func (p *paper) open(t *rapid.T) {
 	var err error
 	p.registry, err = machine.Open(context.Background(), p.state, machine.Config{
+		Now:    func() time.Time { return p.clock },
 		Record: func(context.Context, bun.IDB, access.Change) error { p.audited++; return nil },
 	})
 	if err != nil {
@@ -134,7 +137,7 @@ func (p *paper) enrolOn(t *rapid.T) {
 	if err := p.registry.Enrolled(context.Background(), org, env, id, device, machine.Known{}, time.Time{}); err != nil {
 		t.Fatal(err)
 	}
-	p.all[id].Device, p.all[id].Offboarded = device, false
+	p.all[id].Device, p.all[id].Offboarded, p.all[id].OffboardedAt = device, false, time.Time{}
 }
 
 func (p *paper) change(t *rapid.T) {
@@ -169,8 +172,26 @@ func (p *paper) offboard(t *rapid.T) {
 	if err := p.registry.Offboard(context.Background(), org, id, "retired"); err != nil {
 		t.Fatal(err)
 	}
-	p.all[id].Offboarded = true
+	if m := p.all[id]; !m.Offboarded {
+		m.Offboarded, m.OffboardedAt = true, p.clock
+	}
 	p.told++
+}
+
+// expire lets days pass. What was offboarded for as long as it is kept is
+// forgotten, unless an inventory names it.
+func (p *paper) expire(t *rapid.T) {
+	p.clock = p.clock.AddDate(0, 0, rapid.IntRange(0, 20).Draw(t, "days"))
+	kept := time.Duration(rapid.SampledFrom([]int{0, 10, 30}).Draw(t, "kept")) * 24 * time.Hour
+	if err := p.registry.Expire(context.Background(), func(string) time.Duration { return kept }); err != nil {
+		t.Fatal(err)
+	}
+	for id, m := range p.all {
+		if kept > 0 && m.Offboarded && p.clock.Sub(m.OffboardedAt) >= kept && (m.Connector == "" || m.Gone) {
+			delete(p.all, id)
+			p.told++
+		}
+	}
 }
 
 func (p *paper) request(t *rapid.T) {
@@ -186,7 +207,7 @@ func (p *paper) request(t *rapid.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	m.Offboarded = false
+	m.Offboarded, m.OffboardedAt = false, time.Time{}
 	p.told++
 }
 
@@ -197,6 +218,25 @@ func (p *paper) note(t *rapid.T) {
 		t.Fatal(err)
 	}
 	p.all[id].State = state
+}
+
+// noteAll notes the states of several machines, one of which is not there.
+func (p *paper) noteAll(t *rapid.T) {
+	ids := []string{"nobody"}
+	if len(p.all) > 0 {
+		ids = append(ids, rapid.SliceOfDistinct(rapid.SampledFrom(slices.Sorted(maps.Keys(p.all))), rapid.ID[string]).Draw(t, "machines")...)
+	}
+	state := rapid.SampledFrom(deploy.States()).Draw(t, "state")
+	var notes []machine.Noted
+	for _, id := range ids {
+		notes = append(notes, machine.Noted{Machine: id, Change: func(x *machine.Extension) { x.State = state }})
+		if m := p.all[id]; m != nil {
+			m.State = state
+		}
+	}
+	if err := p.registry.NoteAll(context.Background(), notes); err != nil {
+		t.Fatal(err)
+	}
 }
 
 func (p *paper) delete(t *rapid.T) {
@@ -243,7 +283,7 @@ func (p *paper) check(t *rapid.T) {
 	got := map[string]*naive{}
 	devices := map[event.DeviceID]string{}
 	for _, m := range p.registry.All(env) {
-		got[m.ID] = &naive{Connector: m.Connector, Key: m.ExternalID, Device: m.Device, Gone: m.Gone, Offboarded: m.Offboarded, Plan: m.Plan, Version: m.Version, State: m.Extension.State, Tags: len(m.OwnTags)}
+		got[m.ID] = &naive{Connector: m.Connector, Key: m.ExternalID, Device: m.Device, Gone: m.Gone, Offboarded: m.Offboarded, OffboardedAt: m.OffboardedAt, Plan: m.Plan, Version: m.Version, State: m.Extension.State, Tags: len(m.OwnTags)}
 	}
 	if diff := gocmp.Diff(p.all, got, cmpopts.EquateEmpty()); diff != "" {
 		t.Fatal(diff)
@@ -292,11 +332,11 @@ func TestRegistryLikeANaiveOne(t *testing.T) {
 		if err := db.Migrate(context.Background(), state, machine.Migrations); err != nil {
 			t.Fatal(err)
 		}
-		p := &paper{state: state, all: map[string]*naive{}}
+		p := &paper{state: state, all: map[string]*naive{}, clock: time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)}
 		p.open(t)
 		t.Repeat(map[string]func(*rapid.T){
 			"": p.check, "sync": p.sync, "enrol": p.enrolByItself, "enrolOn": p.enrolOn, "change": p.change, "offboard": p.offboard, "request": p.request,
-			"note": p.note, "delete": p.delete, "abandon": p.abandon, "restart": p.restart,
+			"note": p.note, "noteAll": p.noteAll, "expire": p.expire, "delete": p.delete, "abandon": p.abandon, "restart": p.restart,
 		})
 	})
 }

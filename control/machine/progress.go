@@ -57,6 +57,47 @@ func (r *Registry) Note(ctx context.Context, id string, l Line, change func(*Ext
 	})
 }
 
+// Noted is a change of the extension of a machine that its journal does not
+// speak of.
+type Noted struct {
+	Machine string
+	Change  func(*Extension)
+}
+
+// notedAtOnce bounds how long many notes keep others from writing.
+const notedAtOnce = 500
+
+// NoteAll changes the extensions of many machines. Those that are not there
+// any more are left out.
+func (r *Registry) NoteAll(ctx context.Context, all []Noted) error {
+	for part := range slices.Chunk(all, notedAtOnce) {
+		if err := r.noteAll(ctx, part); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (r *Registry) noteAll(ctx context.Context, part []Noted) error {
+	r.writing.Lock()
+	defer r.writing.Unlock()
+	now := r.now()
+	changed := make([]*Machine, 0, len(part))
+	for _, n := range part {
+		m, ok := r.Lookup(n.Machine)
+		if !ok {
+			continue
+		}
+		was := m.Extension.State
+		n.Change(&m.Extension)
+		if m.Extension.State != was {
+			m.Extension.Since = now
+		}
+		changed = append(changed, &m)
+	}
+	return r.put(ctx, nil, changed)
+}
+
 // write adds a line to the journal of its machine, and drops the oldest.
 func (l Line) write(ctx context.Context, tx bun.Tx, m *Machine) error {
 	if _, err := tx.NewInsert().Model(&l).Exec(ctx); err != nil {

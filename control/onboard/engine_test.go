@@ -35,8 +35,10 @@ type world struct {
 	devices map[event.DeviceID]*Device
 	tokens  map[string]string // machine by token
 	runs    map[string]event.DeviceID
-	silent  bool // tests give no answer
-	most    int  // of hosts that were worked on at once
+	silent  bool          // tests give no answer
+	later   time.Duration // than it really is
+	kept    time.Duration // of offboarded devices, as the engine said last
+	most    int           // of hosts that were worked on at once
 	working int
 }
 
@@ -68,7 +70,7 @@ func newWorld(t *testing.T, hosts ...string) *world {
 	must(err)
 	t.Cleanup(func() { w.db.Close() })
 	must(db.Migrate(t.Context(), w.db, machine.Migrations, Migrations))
-	w.machines, err = machine.Open(t.Context(), w.db, machine.Config{Record: func(context.Context, bun.IDB, access.Change) error { return nil }, Changed: func(string, string) {
+	w.machines, err = machine.Open(t.Context(), w.db, machine.Config{Now: w.now, Record: func(context.Context, bun.IDB, access.Change) error { return nil }, Changed: func(string, string) {
 		if w.engine != nil {
 			w.engine.Wake()
 		}
@@ -78,6 +80,12 @@ func newWorld(t *testing.T, hosts ...string) *world {
 	w.engine, err = Open(t.Context(), w.config())
 	must(err)
 	return w
+}
+
+func (w *world) now() time.Time {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return time.Now().Add(w.later)
 }
 
 // inventory makes hosts known.
@@ -99,7 +107,7 @@ func (w *world) inventory(names ...string) {
 
 func (w *world) config() Config {
 	return Config{
-		DB: w.db, Log: slog.New(slog.DiscardHandler), Machines: w.machines, Record: func(context.Context, bun.IDB, access.Change) error { return nil },
+		DB: w.db, Now: w.now, Log: slog.New(slog.DiscardHandler), Machines: w.machines, Record: func(context.Context, bun.IDB, access.Change) error { return nil },
 		Plan: func(context.Context, string, string) (Plan, error) {
 			w.mu.Lock()
 			defer w.mu.Unlock()
@@ -149,6 +157,13 @@ func (w *world) config() Config {
 				return drill.New(run, "eicar", time.Now()), "", nil
 			}
 			return drill.Run{Outcome: drill.Passed}, "alert-of-" + run, nil
+		},
+		Expire: func(_ context.Context, keep func(string) time.Duration) error {
+			kept := keep(env)
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			w.kept = kept
+			return nil
 		},
 		Policy: func(event.DeviceID) {}, Changed: func(string, string) {},
 	}
@@ -453,6 +468,34 @@ func TestOffboardingRemovesTheAgent(t *testing.T) {
 	w.becomes("a", deploy.None, deploy.Offboarded)
 	if w.hosts["a"].removed != 1 {
 		t.Errorf("removed %d times", w.hosts["a"].removed)
+	}
+}
+
+func TestOffboardedAreForgottenWhenTheirTimeIsOver(t *testing.T) {
+	w := newWorld(t, "a", "b")
+	w.plan.Tier = policy.Off
+	w.run()
+	for _, name := range []string{"a", "b"} {
+		if err := w.machines.Offboard(t.Context(), org, w.machine(name).ID, "sold"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w.inventory("b")
+	settings := w.engine.Settings(env)
+	settings.KeepOffboarded = 10
+	if _, err := w.engine.Save(t.Context(), org, env, "site", Change{settings.Settings, settings.Version}); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct{ days, left int }{{9, 2}, {11, 1}, {4000, 1}} {
+		w.set(func() { w.later = time.Duration(c.days) * 24 * time.Hour })
+		w.engine.expire(t.Context())
+		if got := len(w.machines.All(env)); got != c.left {
+			t.Errorf("after %d days there are %d machines, want %d", c.days, got, c.left)
+		}
+	}
+	w.machine("b") // its inventory names it
+	if w.kept != 10*24*time.Hour {
+		t.Errorf("devices are kept for %s", w.kept)
 	}
 }
 

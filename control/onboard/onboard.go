@@ -69,6 +69,9 @@ type Config struct {
 	Tested func(ctx context.Context, organization, run string) (drill.Run, string, error)
 	// Policy is told of a device whose policy may have changed.
 	Policy func(event.DeviceID)
+	// Expire forgets the devices that are offboarded for longer than they are
+	// to be kept.
+	Expire func(ctx context.Context, keep func(environment string) time.Duration) error
 	// Changed is told of an environment whose settings changed. Must not block.
 	Changed func(organization, environment string)
 	// Pin returns the pin of the CA, by which machines that bring no token know
@@ -126,6 +129,7 @@ const (
 	lookEvery   = 5 * time.Second // at all machines; changes wake it before
 	gatherNews  = 50 * time.Millisecond
 	sampleEvery = time.Minute
+	expireEvery = time.Hour
 
 	hostLimit     = 10 * time.Minute // for everything over one connection
 	reportLimit   = 90 * time.Second
@@ -141,9 +145,11 @@ const (
 func (e *Engine) Run(ctx context.Context) error {
 	var tasks sync.WaitGroup
 	defer tasks.Wait()
-	tick, sample := time.NewTicker(lookEvery), time.NewTicker(sampleEvery)
+	tick, sample, expire := time.NewTicker(lookEvery), time.NewTicker(sampleEvery), time.NewTicker(expireEvery)
 	defer tick.Stop()
 	defer sample.Stop()
+	defer expire.Stop()
+	e.expire(ctx)
 	for {
 		if err := e.look(ctx, &tasks); err != nil && ctx.Err() == nil {
 			e.cfg.Log.Warn("the machines cannot be looked at; it is tried again", "error", err)
@@ -155,6 +161,8 @@ func (e *Engine) Run(ctx context.Context) error {
 			if err := e.cfg.Machines.Sample(ctx); err != nil && ctx.Err() == nil {
 				e.cfg.Log.Warn("the coverage cannot be kept", "error", err)
 			}
+		case <-expire.C:
+			e.expire(ctx)
 		case <-tick.C:
 		case <-e.wake:
 			// What changes together is looked at together.
@@ -166,6 +174,19 @@ func (e *Engine) Run(ctx context.Context) error {
 	}
 }
 
+// expire forgets what is offboarded for longer than it is to be kept.
+func (e *Engine) expire(ctx context.Context) {
+	keep := func(environment string) time.Duration { return e.Settings(environment).keep() }
+	// Devices first: a machine that is still there leads to them.
+	err := e.cfg.Expire(ctx, keep)
+	if err == nil {
+		err = e.cfg.Machines.Expire(ctx, keep)
+	}
+	if err != nil && ctx.Err() == nil {
+		e.cfg.Log.Warn("offboarded machines whose time is over cannot be forgotten; it is tried again in an hour", "error", err)
+	}
+}
+
 // candidate is a machine that waits for its turn.
 type candidate struct {
 	m *machine.Machine
@@ -174,10 +195,13 @@ type candidate struct {
 }
 
 // look compares what should be with what is, and begins to work on what
-// differs.
+// differs. What is only to be written down is written together, at the end:
+// nobody who could be protected waits for it.
 func (e *Engine) look(ctx context.Context, tasks *sync.WaitGroup) error {
 	plans := map[string]Plan{}
+	settings := map[string]Settings{}
 	var waiting []candidate
+	var notes []machine.Noted
 	for _, m := range e.cfg.Machines.All("") {
 		p, ok := plans[m.Environment]
 		if !ok {
@@ -185,9 +209,9 @@ func (e *Engine) look(ctx context.Context, tasks *sync.WaitGroup) error {
 			if p, err = e.cfg.Plan(ctx, m.Organization, m.Environment); err != nil {
 				return err
 			}
-			plans[m.Environment] = p
+			plans[m.Environment], settings[m.Environment] = p, e.Settings(m.Environment).Settings
 		}
-		s := e.Settings(m.Environment).Settings
+		s := settings[m.Environment]
 		if m.Extension.State == deploy.Removing {
 			if !e.isRunning(m.ID) {
 				e.mu.Lock()
@@ -206,23 +230,28 @@ func (e *Engine) look(ctx context.Context, tasks *sync.WaitGroup) error {
 			}
 			continue
 		}
-		if d.work == nothing {
-			if err := e.settle(ctx, m, d); err != nil {
-				return err
-			}
-			continue
+		if d.work != nothing {
+			waiting = append(waiting, candidate{m, d, s})
+		} else if n, ok := settle(m, d); ok {
+			notes = append(notes, n)
 		}
-		waiting = append(waiting, candidate{m, d, s})
 	}
 	slices.SortFunc(waiting, func(a, b candidate) int {
 		return cmp.Or(cmp.Compare(rank(a), rank(b)), cmp.Compare(a.m.Name, b.m.Name), cmp.Compare(a.m.ID, b.m.ID))
 	})
 	for _, c := range waiting {
-		if err := e.queue(ctx, tasks, c); err != nil {
-			return err
+		if n, ok := e.queue(ctx, tasks, c); ok {
+			notes = append(notes, n)
 		}
 	}
-	return nil
+	return e.write(ctx, notes)
+}
+
+// write takes down the states of machines on which nothing is being done. One
+// on which somebody has begun since, like its own removal, is left alone.
+func (e *Engine) write(ctx context.Context, notes []machine.Noted) error {
+	notes = slices.DeleteFunc(notes, func(n machine.Noted) bool { return e.isRunning(n.Machine) })
+	return e.cfg.Machines.NoteAll(ctx, notes)
 }
 
 // rank orders what waits: what somebody has asked for, then what has an agent
@@ -244,15 +273,19 @@ func (e *Engine) device(m *machine.Machine) *Device {
 	return e.cfg.Device(m.Organization, m.Device)
 }
 
-// settle writes down the state of a machine about which nothing is to be done.
-func (e *Engine) settle(ctx context.Context, m *machine.Machine, d decision) error {
+// settle returns the state of a machine about which nothing is to be done,
+// when it is another than the one that is written down.
+func settle(m *machine.Machine, d decision) (machine.Noted, bool) {
 	x := m.Extension
 	if x.State == d.state && same(x.Reason, d.reason) && x.Waits == "" {
-		return nil
+		return machine.Noted{}, false
 	}
-	return e.cfg.Machines.Note(ctx, m.ID, machine.Line{}, func(x *machine.Extension) {
+	return machine.Noted{Machine: m.ID, Change: func(x *machine.Extension) {
+		if x.State == deploy.Removing {
+			return // somebody has begun it meanwhile
+		}
 		x.State, x.Reason, x.Step, x.Waits, x.Next = d.state, d.reason, "", "", time.Time{}
-	})
+	}}, true
 }
 
 func same(a, b *deploy.Reason) bool {
@@ -281,9 +314,9 @@ const (
 	WaitsDryRun = "dry_run"
 )
 
-// queue begins to work on a machine if it may be now, and else says what it
-// waits for.
-func (e *Engine) queue(ctx context.Context, tasks *sync.WaitGroup, c candidate) error {
+// queue begins to work on a machine if it may be now, and else returns what it
+// waits for, if that is news.
+func (e *Engine) queue(ctx context.Context, tasks *sync.WaitGroup, c candidate) (machine.Noted, bool) {
 	x := c.m.Extension
 	requested := !x.Requested.IsZero()
 	waits := ""
@@ -297,17 +330,20 @@ func (e *Engine) queue(ctx context.Context, tasks *sync.WaitGroup, c candidate) 
 		waits = WaitsWindow
 	}
 	if waits == "" && x.Next.After(e.now()) {
-		return nil // it is tried again then
+		return machine.Noted{}, false // it is tried again then
 	}
 	if waits == "" && !e.take(ctx, tasks, c) {
 		waits = WaitsTurn
 	}
 	if waits == "" || c.d.early || x.State == deploy.Waiting && x.Waits == waits || (x.State == deploy.Failed || x.State == deploy.NotApplicable) && waits == WaitsTurn {
-		return nil
+		return machine.Noted{}, false
 	}
-	return e.cfg.Machines.Note(ctx, c.m.ID, machine.Line{}, func(x *machine.Extension) {
+	return machine.Noted{Machine: c.m.ID, Change: func(x *machine.Extension) {
+		if x.State == deploy.Removing {
+			return // somebody has begun it meanwhile
+		}
 		x.State, x.Waits, x.Step = deploy.Waiting, waits, ""
-	})
+	}}, true
 }
 
 // take begins a task if there is room for one more.

@@ -84,10 +84,17 @@ type Settings struct {
 	Exclude     []machine.Tag `json:"excludeTags" doc:"machines with one of these tags are not protected; the value * stands for any"`
 	// SkipSelfTest calls a machine protected that has its policy in force,
 	// without a detection on it as the proof.
-	SkipSelfTest bool `json:"skipSelfTest,omitempty" doc:"no detection test proves the protection of a machine"`
+	SkipSelfTest bool `json:"skipSelfTest" required:"false" doc:"no detection test proves the protection of a machine"`
 	// HostOffboarding lets whoever is root on a host take it out of protection.
 	HostOffboarding bool `json:"allowHostOffboarding" doc:"root on a host may offboard it with komainu offboard; people are told"`
+	// KeepOffboarded is how long what is known of a machine is kept after it
+	// was offboarded.
+	KeepOffboarded int `json:"keepOffboardedDays" minimum:"0" maximum:"3650" doc:"days that the record of an offboarded machine is kept; 0: for good"`
 }
+
+// keep returns how long the record of an offboarded machine is kept, 0 for
+// good.
+func (s Settings) keep() time.Duration { return time.Duration(s.KeepOffboarded) * 24 * time.Hour }
 
 // Saved are settings with their version.
 type Saved struct {
@@ -105,7 +112,7 @@ type Change struct {
 
 // defaults are the settings of an environment that has chosen none.
 func defaults() Saved {
-	return Saved{Settings: Settings{Automatic: true, Concurrency: 20, Observe: Observe{Hours: 24}, Exclude: []machine.Tag{}, HostOffboarding: true}, Version: 1}
+	return Saved{Settings: Settings{Automatic: true, Concurrency: 20, Observe: Observe{Hours: 24}, Exclude: []machine.Tag{}, HostOffboarding: true, KeepOffboarded: 180}, Version: 1}
 }
 
 type row struct {
@@ -120,6 +127,7 @@ type row struct {
 	Exclude              []machine.Tag `bun:"type:json"`
 	SkipSelfTest         bool
 	AllowHostOffboarding bool
+	KeepOffboardedDays   int
 	Version              uint64
 	UpdatedAt            time.Time
 	UpdatedBy            string
@@ -131,6 +139,9 @@ func (s Settings) check() error {
 	}
 	if s.Observe.Enabled && (s.Observe.Hours < 1 || s.Observe.Hours > 365*24) {
 		return fault.New(fault.Invalid, "machines are watched for an hour to a year, not %d hours", s.Observe.Hours)
+	}
+	if s.KeepOffboarded < 0 || s.KeepOffboarded > 3650 {
+		return fault.New(fault.Invalid, "the record of an offboarded machine is kept for 1 to 3650 days, or with 0 for good, not for %d days", s.KeepOffboarded)
 	}
 	if s.Window != nil {
 		if err := s.Window.check(); err != nil {
@@ -154,7 +165,7 @@ func (e *Engine) load(ctx context.Context) error {
 
 func (r row) saved() Saved {
 	s := Saved{Version: r.Version, UpdatedAt: r.UpdatedAt, UpdatedBy: r.UpdatedBy}
-	s.Settings = Settings{r.Automatic, r.Concurrency, r.DryRun, r.Window, r.Observe, r.Exclude, r.SkipSelfTest, r.AllowHostOffboarding}
+	s.Settings = Settings{r.Automatic, r.Concurrency, r.DryRun, r.Window, r.Observe, r.Exclude, r.SkipSelfTest, r.AllowHostOffboarding, r.KeepOffboardedDays}
 	if s.Exclude == nil {
 		s.Exclude = []machine.Tag{}
 	}
@@ -187,7 +198,7 @@ func (e *Engine) Save(ctx context.Context, organization, environment, name strin
 		c.Exclude = []machine.Tag{}
 	}
 	r := row{
-		EnvironmentID: environment, Automatic: c.Automatic, Concurrency: c.Concurrency, DryRun: c.DryRun, Window: c.Window, Observe: c.Observe, Exclude: c.Exclude, SkipSelfTest: c.SkipSelfTest, AllowHostOffboarding: c.HostOffboarding,
+		EnvironmentID: environment, Automatic: c.Automatic, Concurrency: c.Concurrency, DryRun: c.DryRun, Window: c.Window, Observe: c.Observe, Exclude: c.Exclude, SkipSelfTest: c.SkipSelfTest, AllowHostOffboarding: c.HostOffboarding, KeepOffboardedDays: c.KeepOffboarded,
 		Version: was.Version + 1, UpdatedAt: e.now(), UpdatedBy: access.ActorOf(ctx).Name,
 	}
 	err := e.cfg.DB.RunInTx(ctx, nil, func(ctx context.Context, tx bun.Tx) error {

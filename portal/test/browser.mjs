@@ -30,7 +30,14 @@ export async function open(browser, { language = 'en', theme = 'light', width = 
   page.on('pageerror', (e) => complaints.push(e.message))
   // An answer that refuses is in the console too, and wanted in some tests.
   page.on('console', (m) => ['error', 'warning'].includes(m.type()) && !m.text().startsWith('Failed to load resource') && complaints.push(m.text()))
-  return { page, complaints, close: () => context.close() }
+  // A dialog that goes with its page can leave the next one hidden from screen
+  // readers.
+  const heard = () => document.querySelector('[role=dialog], [role=alertdialog]') !== null || document.querySelector('#root')?.getAttribute('aria-hidden') !== 'true'
+  const close = async () => {
+    await page.waitForFunction(heard)
+    await context.close()
+  }
+  return { page, complaints, close }
 }
 
 /** Signs in and waits until the portal is entered. */

@@ -277,16 +277,17 @@ test('onboarding: live progress, settings, a conflict, a preview', async () => {
   await at('window-start').fill('23:30')
   await at('onboarding-observe').click()
   await at('onboarding-exclude').fill('role=lab\nfrozen=*')
+  await at('onboarding-keep-days').fill('30')
   server.state.onboarding.version = 7
   await at('onboarding-save').click()
   await at('onboarding-conflict').waitFor()
   await at('onboarding-keep').click()
   await at('onboarding-save').click()
   await page.getByText('Onboarding settings saved').waitFor()
-  const { window, observe, excludeTags, automatic, dryRun } = server.state.onboarding
-  assert.deepEqual({ window, observe, excludeTags, automatic, dryRun }, {
+  const { window, observe, excludeTags, automatic, dryRun, skipSelfTest, keepOffboardedDays } = server.state.onboarding
+  assert.deepEqual({ window, observe, excludeTags, automatic, dryRun, skipSelfTest, keepOffboardedDays }, {
     window: { days: ['sat'], start: '23:30', minutes: 240, timezone: 'Asia/Tokyo' }, observe: { enabled: true, hours: 24 },
-    excludeTags: [{ key: 'role', value: 'lab' }, { key: 'frozen', value: '*' }], automatic: true, dryRun: false,
+    excludeTags: [{ key: 'role', value: 'lab' }, { key: 'frozen', value: '*' }], automatic: true, dryRun: false, skipSelfTest: true, keepOffboardedDays: 30,
   })
   await at('preview').click()
   await at('preview-row').filter({ hasText: 'app-01' }).getByText('Install the agent').waitFor()

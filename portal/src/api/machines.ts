@@ -127,6 +127,10 @@ export interface OnboardingSettings {
   observe: { enabled: boolean; hours: number }
   excludeTags: Tag[]
   allowHostOffboarding: boolean
+  /** Without the proof by a harmless detection. */
+  skipSelfTest: boolean
+  /** 0: for good. */
+  keepOffboardedDays: number
 }
 
 export interface Onboarding extends OnboardingSettings {

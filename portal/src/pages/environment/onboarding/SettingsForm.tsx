@@ -41,7 +41,9 @@ interface Draft extends Omit<OnboardingSettings, 'excludeTags'> {
   exclude: string
 }
 
-const draftOf = ({ automatic, concurrency, dryRun, window, observe, excludeTags, allowHostOffboarding }: Onboarding): Draft => ({ automatic, concurrency, dryRun, window, observe, allowHostOffboarding, exclude: tagLines(excludeTags) })
+const draftOf = ({ automatic, concurrency, dryRun, window, observe, excludeTags, allowHostOffboarding, skipSelfTest, keepOffboardedDays }: Onboarding): Draft => (
+  { automatic, concurrency, dryRun, window, observe, allowHostOffboarding, skipSelfTest, keepOffboardedDays, exclude: tagLines(excludeTags) }
+)
 
 interface Props {
   onboarding: Onboarding
@@ -172,12 +174,23 @@ export function SettingsForm({ onboarding, saved, reload, preview }: Props) {
             ),
           )}
           {setting(
+            t('onboarding.selfTest'), t('onboarding.selfTestText'),
+            <Switch className={styles.control} checked={!draft.skipSelfTest} disabled={off} label={onOff(!draft.skipSelfTest)} aria-label={t('onboarding.selfTest')} onChange={(_, d) => change({ skipSelfTest: !d.checked })} data-testid="onboarding-self-test" />,
+          )}
+          {setting(
             t('onboarding.exclude'), t('onboarding.excludeText'),
             <Textarea className={styles.tags} value={draft.exclude} rows={2} disabled={off} aria-label={t('onboarding.exclude')} placeholder={tagExample} onChange={(_, d) => change({ exclude: d.value })} textarea={{ 'data-testid': 'onboarding-exclude' } as object} />,
           )}
           {setting(
             t('onboarding.leave'), t('onboarding.leaveText'),
             <Switch className={styles.control} checked={draft.allowHostOffboarding} disabled={off} label={onOff(draft.allowHostOffboarding)} aria-label={t('onboarding.leave')} onChange={(_, d) => change({ allowHostOffboarding: d.checked })} data-testid="onboarding-leave" />,
+          )}
+          {setting(
+            t('onboarding.keep'), t('onboarding.keepText'),
+            <SpinButton
+              value={draft.keepOffboardedDays} min={0} max={3650} step={30} disabled={off} aria-label={t('onboarding.keep')} input={{ 'data-testid': 'onboarding-keep-days' } as object} style={{ width: '96px' }}
+              onChange={(_, d) => { const n = d.value ?? Number(d.displayValue); if (Number.isInteger(n)) change({ keepOffboardedDays: Math.min(Math.max(n, 0), 3650) }) }}
+            />,
           )}
         </ul>
       </Panel>
