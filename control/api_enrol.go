@@ -203,9 +203,31 @@ func (r *registrar) Register(ctx context.Context, to enrol.Admission, facts json
 	if o := r.engine.Settings(e.ID).Observe; o.Enabled {
 		observe = time.Now().UTC().Add(time.Duration(o.Hours) * time.Hour)
 	}
-	err = r.machines.Enrolled(ctx, r.organization.ID, e.ID, to.Machine, id, knownBy(f), observe)
+	before, _ := r.machines.Lookup(to.Machine)
+	if err := r.machines.Enrolled(ctx, r.organization.ID, e.ID, to.Machine, id, knownBy(f), observe); err != nil {
+		return enrol.Registration{}, err
+	}
 	r.engine.Wake()
-	return enrol.Registration{Device: id, Organization: r.organization.ID, Environment: e.Name}, err
+	return enrol.Registration{Device: id, Organization: r.organization.ID, Environment: e.Name}, r.replaced(ctx, before.Device, id)
+}
+
+// replaced ends the identity that a machine had before its agent was installed
+// anew: nobody should go on with it, and the list should not show a device
+// that can never come back.
+func (r *registrar) replaced(ctx context.Context, old, by event.DeviceID) error {
+	d, ok := r.devices.State(old)
+	if !ok || d.Offboarded {
+		return nil
+	}
+	ctx = access.WithActor(ctx, access.Actor{Kind: access.System, Name: "onboarding", Organization: d.Organization})
+	if err := r.devices.Offboard(ctx, d.Organization, old, "its machine has enrolled anew, as device "+string(by)); err != nil && !fault.Is(err, fault.Conflict) {
+		return err
+	}
+	if err := r.ids.Revoke(ctx, old); err != nil {
+		return err
+	}
+	r.agents.Disconnect(old, fault.Unauthentic, "its machine has enrolled anew")
+	return nil
 }
 
 // Leave implements enrol.Registrar. The machine goes first, or a plan that is

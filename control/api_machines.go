@@ -266,11 +266,16 @@ func (a *api) previewOnboarding(ctx context.Context, in *previewInput) (rest.Lis
 	if tier == policy.Off {
 		tier = policy.P2
 	}
-	var lines []PreviewLine
-	for _, p := range a.known.engine.Preview(in.ID, onboard.Plan{Tier: tier, Protect: true}) {
-		lines = append(lines, PreviewLine{rest.Ref{ID: p.Machine.ID, Name: p.Machine.Name}, p.Machine.Address, p.Would, p.Reason})
+	machines, err := page(&in.Paging, a.known.engine.Considered(in.ID))
+	if err != nil {
+		return rest.List[PreviewLine]{}, err
 	}
-	return page(&in.Paging, lines)
+	lines := make([]PreviewLine, len(machines.Items))
+	for i, m := range machines.Items {
+		would, reason := a.known.engine.Preview(m, onboard.Plan{Tier: tier, Protect: true})
+		lines[i] = PreviewLine{rest.Ref{ID: m.ID, Name: m.Name}, m.Address, would, reason}
+	}
+	return rest.List[PreviewLine]{Items: lines, Total: machines.Total, Next: machines.Next}, nil
 }
 
 type coverageInput struct {

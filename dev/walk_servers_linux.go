@@ -130,6 +130,7 @@ func (w *serverWalk) story() []step {
 		{"each agent reports the processes of its own server alone", w.ownProcesses},
 		{"a third server, added to the list, follows by itself", w.thirdFollows},
 		{"coverage and onboarding show three of three", w.coverage},
+		{"an agent that was stopped, and one that was removed, come back by themselves", w.drift},
 		{"a new version goes out: every server runs it, and the gap in protection is shown", w.upgrade},
 		{"an offboarded server has no agent any more and stays so", w.offboard},
 		{"pages had no uncaught errors", w.noComplaints},
@@ -400,6 +401,39 @@ func (w *serverWalk) coverage(context.Context) error {
 		func() error { return w.page.Goto(w.stack.URL + "/environments") },
 		func() error { return w.page.Wait(browser.Holding("environment-protected", "3"), pageLimit) },
 	)
+}
+
+// drift has somebody take the protection off two servers behind the back of
+// the control plane.
+func (w *serverWalk) drift(ctx context.Context) error {
+	for n, line := range []string{"systemctl disable --now komainu-agent", "dpkg --purge komainu-agent"} {
+		if out, err := w.hosts[n].Try(ctx, "sh", "-c", line); err != nil {
+			return fmt.Errorf("%s: %s: %w: %s", w.hosts[n].Name, line, err, out)
+		}
+	}
+	began := time.Now()
+	for _, h := range w.hosts[:2] {
+		err := waitFor(ctx, 3*time.Minute, h.Name+" has its agent again", func() (bool, error) {
+			out, err := h.Try(ctx, "sh", "-c", "systemctl is-active -q komainu-agent && systemctl is-enabled -q komainu-agent && komainu health --field licensed")
+			return err == nil && strings.TrimSpace(out) == "true", ctx.Err()
+		})
+		if err != nil {
+			_, why := w.servers.protected(ctx, w.environment, len(w.hosts), time.Second)
+			return errors.Join(err, why)
+		}
+	}
+	w.h.Say("two agents were back %.0f s after they went", time.Since(began).Seconds())
+	if err := w.allProtected(ctx); err != nil {
+		return err
+	}
+	var devices struct{ Total int }
+	if err := w.servers.api.call(ctx, "GET", "/devices?onboarding=Onboarded&environment="+w.environment, nil, &devices); err != nil {
+		return err
+	}
+	if devices.Total != len(w.hosts) {
+		return fmt.Errorf("%d devices for %d servers: the one whose agent was removed is there twice", devices.Total, len(w.hosts))
+	}
+	return nil
 }
 
 // upgrade puts a new version into the signed repository and has it rolled out;

@@ -89,21 +89,7 @@ func deb(name, version string) string {
 
 func TestControlPackage(t *testing.T) {
 	m := onMachine(t, func(dir string) {
-		sql := filepath.Join(dir, "probe.sql")
-		target, err := filepath.Abs("../control/access/migrations/10999_access_probe.sql")
-		if err != nil {
-			t.Fatal(err)
-		}
-		overlay, err := json.Marshal(map[string]any{"Replace": map[string]string{target: sql}})
-		if err != nil {
-			t.Fatal(err)
-		}
-		for name, text := range map[string][]byte{sql: []byte(probe), filepath.Join(dir, "overlay.json"): overlay} {
-			if err := os.WriteFile(name, text, 0o644); err != nil {
-				t.Fatal(err)
-			}
-		}
-		build(t, dir, "deb,rpm", "-only", "komainu-control", "-version", thisVersion)
+		controlPackages(t, dir)
 		inspect(t, dir, "komainu-control", map[string]string{
 			"--configfiles": "/etc/komainu/control.yaml\n",
 			"--requires":    "libstdc++.so.6(GLIBCXX_",
@@ -111,7 +97,7 @@ func TestControlPackage(t *testing.T) {
 			"--scripts":     "preuninstall scriptlet",
 		})
 		agentPackages(t, dir)
-		build(t, dir, "deb", "-only", "komainu-control", "-version", nextVersion, "-overlay", filepath.Join(dir, "overlay.json"))
+		build(t, dir, "deb", "-only", "komainu-control", "-version", nextVersion, "-overlay", overlay(t, "../control/access/migrations/10999_access_probe.sql", probe))
 	})
 	if m == nil {
 		return

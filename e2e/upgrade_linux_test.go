@@ -4,8 +4,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -16,8 +18,12 @@ import (
 	"komainu/deploy"
 )
 
-// brokenVersion is one whose program ends at once.
-const brokenVersion = "1.2.0"
+// brokenVersion is one whose program ends at once, lameVersion one whose
+// program says that it is ready, and does nothing.
+const (
+	brokenVersion = "1.2.0"
+	lameVersion   = "1.2.1"
+)
 
 const brokenMain = `package main
 
@@ -26,13 +32,32 @@ import "os"
 func main() { os.Exit(1) }
 `
 
+const lameMain = `package main
+
+import (
+	"net"
+	"os"
+	"os/signal"
+	"syscall"
+)
+
+func main() {
+	if c, err := net.Dial("unixgram", os.Getenv("NOTIFY_SOCKET")); err == nil {
+		c.Write([]byte("READY=1"))
+	}
+	end := make(chan os.Signal, 1)
+	signal.Notify(end, syscall.SIGTERM)
+	<-end
+}
+`
+
 // TestUpgrade upgrades the agent of a booted Debian from the repository of a
 // real control plane, with the real package manager: to a version that works,
 // to one that does not, and with the installer killed at each of its steps.
 // Somebody outside tries all the time whether malware can be opened.
 func TestUpgrade(t *testing.T) {
 	deadline = 8 * time.Minute // ten upgrades with their probation
-	u := newUpgrader(t, "deb")
+	u := newUpgrader(t, "deb", map[string]string{brokenVersion: brokenMain})
 	if u == nil {
 		return
 	}
@@ -41,7 +66,7 @@ func TestUpgrade(t *testing.T) {
 	}
 	u.good()
 	u.refused()
-	u.broken()
+	u.rolledBack(brokenVersion)
 	for _, step := range []string{"prepare", "install", "probe"} {
 		u.killed(step, thisVersion, false)
 		u.killed(step, nextVersion, false)
@@ -54,39 +79,28 @@ func TestUpgrade(t *testing.T) {
 // TestUpgradeFromArchive does the same on a host where no package manager
 // knows the agent.
 func TestUpgradeFromArchive(t *testing.T) {
-	u := newUpgrader(t, "tar")
+	u := newUpgrader(t, "tar", map[string]string{brokenVersion: brokenMain, lameVersion: lameMain})
 	if u == nil {
 		return
 	}
 	u.good()
-	u.broken()
+	u.rolledBack(brokenVersion)
+	u.rolledBack(lameVersion)
 	u.killed("install", thisVersion, false)
 	u.killed("back", brokenVersion, true)
 }
 
 // newUpgrader boots a machine with a control plane and an agent that was
-// installed from one form of package. It returns nil on the stage's parent.
-func newUpgrader(t *testing.T, form string) *upgrader {
+// installed from one form of package. bad are the programs of versions that
+// are not as they should be. It returns nil on the stage's parent.
+func newUpgrader(t *testing.T, form string, bad map[string]string) *upgrader {
 	t.Helper()
 	m := onMachine(t, func(dir string) {
-		source := filepath.Join(dir, "broken.go")
-		target, err := filepath.Abs("../cmd/komainud/main.go")
-		if err != nil {
-			t.Fatal(err)
+		controlPackages(t, dir)
+		agentPackages(t, dir)
+		for version, program := range bad {
+			build(t, dir, form, "-only", "komainu-agent", "-version", version, "-overlay", overlay(t, "../cmd/komainud/main.go", program))
 		}
-		overlay, err := json.Marshal(map[string]any{"Replace": map[string]string{target: source}})
-		if err != nil {
-			t.Fatal(err)
-		}
-		for name, text := range map[string][]byte{source: []byte(brokenMain), filepath.Join(dir, "overlay.json"): overlay} {
-			if err := os.WriteFile(name, text, 0o644); err != nil {
-				t.Fatal(err)
-			}
-		}
-		build(t, dir, "deb", "-only", "komainu-control", "-version", thisVersion)
-		build(t, dir, form, "-only", "komainu-agent", "-version", thisVersion)
-		build(t, dir, form, "-only", "komainu-agent", "-version", nextVersion)
-		build(t, dir, form, "-only", "komainu-agent", "-version", brokenVersion, "-overlay", filepath.Join(dir, "overlay.json"))
 	})
 	if m == nil {
 		return nil
@@ -99,7 +113,7 @@ func newUpgrader(t *testing.T, form string) *upgrader {
 	}
 	packages := filepath.Join(m.root, "usr/share/komainu/packages")
 	m.must(os.MkdirAll(packages, 0o755))
-	for _, v := range []string{thisVersion, nextVersion, brokenVersion} {
+	for _, v := range slices.Concat([]string{thisVersion, nextVersion}, slices.Collect(maps.Keys(bad))) {
 		text, err := os.ReadFile(file(v))
 		m.must(err)
 		m.must(os.WriteFile(filepath.Join(packages, filepath.Base(file(v))), text, 0o644))
@@ -204,15 +218,16 @@ func (u *upgrader) refused() {
 	u.sound(nextVersion)
 }
 
-func (u *upgrader) broken() {
+// rolledBack upgrades to a version that does not become well.
+func (u *upgrader) rolledBack(version string) {
 	u.t.Helper()
 	u.o.reset()
-	s := u.apply(brokenVersion)
+	s := u.apply(version)
 	if s.State != deploy.UpgradeStateRolledBack || s.Reason == nil || s.Reason.ID != deploy.UpgradeRolledBack {
-		u.t.Errorf("a version that does not start: %+v, %+v\n%s", s, s.Reason, u.installerJournal())
+		u.t.Errorf("%s: %+v, %+v\n%s", version, s, s.Reason, u.installerJournal())
 	}
 	u.sound(nextVersion)
-	u.t.Logf("without protection while a version did not start: %v by the agent's measure, %v as seen from outside", s.Gap, u.o.open())
+	u.t.Logf("without protection while %s did not become well: %v by the agent's measure, %v as seen from outside", version, s.Gap, u.o.open())
 }
 
 // killed kills everything of the installer when it has noted a step.

@@ -360,8 +360,11 @@ func TestDryRunWindowAndManualChangeNothing(t *testing.T) {
 		if m := w.becomes("a", deploy.Waiting, ""); m.Extension.Waits != name || w.hosts["a"].installed != 0 {
 			t.Errorf("%s: %+v", name, m.Extension)
 		}
-		if p := w.engine.Preview(env, w.plan); len(p) != 1 || p[0].Would != "install" {
-			t.Errorf("%s: %+v", name, p)
+		if n := len(w.engine.Considered(env)); n != 1 {
+			t.Errorf("%s: %d machines are considered", name, n)
+		}
+		if would, why := w.engine.Preview(w.engine.Considered(env)[0], w.plan); would != "install" {
+			t.Errorf("%s: it would %s, %+v", name, would, why)
 		}
 		// What somebody asks for is done all the same.
 		if err := w.machines.Request(t.Context(), org, w.machine("a").ID, false, false); err != nil {

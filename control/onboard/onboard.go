@@ -151,9 +151,11 @@ func (e *Engine) Run(ctx context.Context) error {
 	defer expire.Stop()
 	e.expire(ctx)
 	for {
+		began := time.Now()
 		if err := e.look(ctx, &tasks); err != nil && ctx.Err() == nil {
 			e.cfg.Log.Warn("the machines cannot be looked at; it is tried again", "error", err)
 		}
+		took := time.Since(began)
 		select {
 		case <-ctx.Done():
 			return nil
@@ -165,10 +167,11 @@ func (e *Engine) Run(ctx context.Context) error {
 			e.expire(ctx)
 		case <-tick.C:
 		case <-e.wake:
-			// What changes together is looked at together.
+			// What changes together is looked at together, and the more machines
+			// there are, the more of it: looking takes a fifth of the time at most.
 			select {
 			case <-ctx.Done():
-			case <-time.After(gatherNews):
+			case <-time.After(max(gatherNews, 4*took)):
 			}
 		}
 	}
@@ -430,33 +433,22 @@ func backoff(attempt int, permanent bool) time.Duration {
 	return d + rand.N(d/5)
 }
 
-// Preview is what would be done with a machine.
-type Preview struct {
-	Machine machine.Machine
-	Would   string // install, repair, verify, nothing, skip
-	Reason  *deploy.Reason
+// Considered returns the machines of an environment about which there is
+// something to decide, by name.
+func (e *Engine) Considered(environment string) []*machine.Machine {
+	list := slices.DeleteFunc(e.cfg.Machines.All(environment), func(m *machine.Machine) bool { return m.Gone })
+	slices.SortFunc(list, func(a, b *machine.Machine) int { return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.ID, b.ID)) })
+	return list
 }
 
-// Preview says what would be done with every machine of an environment if the
-// plan were on.
-func (e *Engine) Preview(environment string, p Plan) []Preview {
-	s := e.Settings(environment).Settings
-	list := []Preview{}
-	for _, m := range e.cfg.Machines.All(environment) {
-		if m.Gone {
-			continue
-		}
-		d := decide(m, p, s, e.device(m))
-		v := Preview{*m, string(d.work), d.reason}
-		if d.work == nothing && d.reason != nil {
-			v.Would = "skip"
-		}
-		list = append(list, v)
+// Preview says what would be done with a machine under a plan: install,
+// repair, verify, nothing, or skip for a reason.
+func (e *Engine) Preview(m *machine.Machine, p Plan) (would string, reason *deploy.Reason) {
+	d := decide(m, p, e.Settings(m.Environment).Settings, e.device(m))
+	if d.work == nothing && d.reason != nil {
+		return "skip", d.reason
 	}
-	slices.SortFunc(list, func(a, b Preview) int {
-		return cmp.Or(cmp.Compare(a.Machine.Name, b.Machine.Name), cmp.Compare(a.Machine.ID, b.Machine.ID))
-	})
-	return list
+	return string(d.work), d.reason
 }
 
 // Remove has the agent taken off a machine that was offboarded. It returns at

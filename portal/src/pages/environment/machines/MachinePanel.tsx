@@ -86,6 +86,7 @@ function Machine({ machine: m, set, reload, close }: Props) {
   const notify = useNotify()
   const errorText = useErrorText()
   const mayDeploy = useMay('devices.manage')
+  const mayAudit = useMay('audit.read')
   const [busy, setBusy] = useState(false)
   const [asking, setAsking] = useState<Asking>()
   const { extension: x } = m
@@ -164,6 +165,7 @@ function Machine({ machine: m, set, reload, close }: Props) {
           { label: t('machine.externalId'), value: m.externalId !== m.address && m.externalId },
           { label: t('machine.firstSeen'), value: <Ago time={m.firstSeen} /> },
           { label: t('machine.lastSeen'), value: <Ago time={m.lastSeen} /> },
+          { label: t('machine.changes'), value: mayAudit && <RouteLink to={`/settings/audit?target=${m.id}`} data-testid="machine-audit">{t('machine.changesOpen')}</RouteLink> },
         ]}
         />
       </Part>
