@@ -6,7 +6,6 @@ import (
 	"crypto/rand"
 	"encoding/pem"
 	"fmt"
-	"os"
 	"slices"
 	"time"
 
@@ -23,25 +22,11 @@ const (
 // engine tries all of them. They are addresses of the loopback network at
 // which nothing listens.
 func benchMachines(ctx context.Context, h *House) error {
-	bin, err := h.Build(ctx)
+	s, end, err := benchControl(ctx, h)
 	if err != nil {
 		return err
 	}
-	dir, err := os.MkdirTemp("", "komainu-bench-")
-	if err != nil {
-		return err
-	}
-	defer os.RemoveAll(dir)
-	s := NewStack(h, bin, dir)
-	defer s.Close()
-	port, err := freePort(27443)
-	if err != nil {
-		return err
-	}
-	if err := s.StartControl(ctx, port); err != nil {
-		s.PrintLogs()
-		return err
-	}
+	defer end()
 	a, err := s.API(ctx)
 	if err != nil {
 		return err

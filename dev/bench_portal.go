@@ -42,26 +42,12 @@ func benchPortal(ctx context.Context, h *House) error {
 	if err := h.Install(ctx, browserTools...); err != nil {
 		return err
 	}
-	bin, err := h.Build(ctx)
+	s, end, err := benchControl(ctx, h)
 	if err != nil {
 		return err
 	}
-	dir, err := os.MkdirTemp("", "komainu-bench-")
-	if err != nil {
-		return err
-	}
-	defer os.RemoveAll(dir)
-	s := NewStack(h, bin, dir)
-	defer s.Close()
-	port, err := freePort(27443)
-	if err != nil {
-		return err
-	}
-	if err := s.StartControl(ctx, port); err != nil {
-		s.PrintLogs()
-		return err
-	}
-	profile := filepath.Join(dir, "browser")
+	defer end()
+	profile := filepath.Join(s.dir, "browser")
 	if err := os.MkdirAll(profile, 0o700); err != nil {
 		return err
 	}

@@ -1,32 +1,15 @@
 // Users, tokens, the audit log and notifications: what is chosen is done, a
 // secret is shown once, and who may not see these pages is told so.
 import assert from 'node:assert/strict'
-import { after, afterEach, before, test } from 'node:test'
-import { launch, open, signIn } from './browser.mjs'
-import { start } from './fixture/server.mjs'
+import { test } from 'node:test'
+import { suite } from './browser.mjs'
 
-let browser
 let server
-let view
 let page
-before(async () => {
-  browser = await launch()
-})
-after(() => browser.close())
+const entered = suite()
 async function begin(path, options) {
-  server = await start(options)
-  view = await open(browser)
-  page = view.page
-  await signIn(page, server.url)
-  await page.getByTestId('home-protected').waitFor()
-  await page.goto(server.url + path)
+  ({ server, page } = await entered(path, options))
 }
-afterEach(async () => {
-  const complaints = view.complaints
-  await view.close()
-  await server.close()
-  assert.deepEqual(complaints, [])
-})
 const at = (id) => page.getByTestId(id)
 
 test('a user is made, gets another role, a new password, and goes', async () => {

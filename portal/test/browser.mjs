@@ -1,10 +1,12 @@
 // One Chromium for a test file, and what every test of a page needs.
+import assert from 'node:assert/strict'
 import { mkdtempSync, readFileSync } from 'node:fs'
 import { createRequire } from 'node:module'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { after, afterEach, before } from 'node:test'
 import { chromium } from 'playwright-core'
-import { password } from './fixture/server.mjs'
+import { password, start } from './fixture/server.mjs'
 
 const axe = readFileSync(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8')
 
@@ -34,8 +36,11 @@ export async function open(browser, { language = 'en', theme = 'light', width = 
   // readers.
   const heard = () => document.querySelector('[role=dialog], [role=alertdialog]') !== null || document.querySelector('#root')?.getAttribute('aria-hidden') !== 'true'
   const close = async () => {
-    await page.waitForFunction(heard)
-    await context.close()
+    try {
+      await page.waitForFunction(heard)
+    } finally {
+      await context.close()
+    }
   }
   return { page, complaints, close }
 }
@@ -47,6 +52,36 @@ export async function signIn(page, url, secret = password) {
   await page.getByTestId('signin-password').fill(secret)
   await page.getByTestId('signin-submit').click()
   await page.getByTestId('user-menu').waitFor()
+}
+
+/**
+ * Gives every test of a file a control plane of its own and a signed-in page,
+ * with one browser for all of them. What it returns begins a test at a path.
+ */
+export function suite() {
+  let browser
+  let server
+  let view
+  before(async () => {
+    browser = await launch()
+  })
+  after(() => browser.close())
+  afterEach(async () => {
+    try {
+      await view.close()
+    } finally {
+      await server.close()
+    }
+    assert.deepEqual(view.complaints, [])
+  })
+  return async (path, options) => {
+    server = await start(options)
+    view = await open(browser)
+    await signIn(view.page, server.url)
+    await view.page.getByTestId('home-protected').waitFor()
+    await view.page.goto(server.url + path)
+    return { server, view, page: view.page }
+  }
 }
 
 /** What axe finds wrong on the page as it stands. */

@@ -1,5 +1,3 @@
-// Package cloudtest are pretend clouds: HTTP servers that follow the published
-// APIs as far as the connectors use them, and that can be told to fail.
 package cloudtest
 
 import (
@@ -23,32 +21,11 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	"github.com/smallstep/pkcs7"
 )
-
-// Ran is what a script came to.
-type Ran struct {
-	Stdout, Stderr string
-	Code           int
-}
-
-// Instance is a machine of a pretend cloud.
-type Instance struct {
-	ID       string // of AWS i-…, of Azure the vmId, of Google Cloud a number
-	Name     string
-	Region   string // of Azure a location, of Google Cloud a zone
-	Address  string
-	State    string
-	Windows  bool
-	Arch     string
-	Tags     map[string]string
-	Agent    string // AWS: Online, ConnectionLost, or "" for none
-	Launched time.Time
-}
 
 // AWS is a pretend AWS: EC2, Systems Manager and STS of one account behind one
 // address, and the metadata service of one instance.
@@ -63,22 +40,15 @@ type AWS struct {
 	key  *rsa.PrivateKey
 	cert *x509.Certificate
 
-	mu        sync.Mutex
-	instances []*Instance
-	commands  map[string]Ran
-	sent      []string
-	asked     map[string]int
-	// Answer replaces the answer to an action in a region while it returns
-	// true.
-	answer func(w http.ResponseWriter, region, action string, asked int) bool
-	run    func(i Instance, script string) Ran
-	local  string // instance that the metadata service is of
+	pretend
+	commands map[string]Ran
+	sent     []string
 }
 
 // NewAWS starts a pretend AWS.
 func NewAWS(t testing.TB, instances ...*Instance) *AWS {
 	t.Helper()
-	a := &AWS{t: t, Account: "123456789012", AccessKey: "AKIAIOSFODNN7EXAMPLE", PageSize: 1000, instances: instances, commands: map[string]Ran{}, asked: map[string]int{}}
+	a := &AWS{t: t, Account: "123456789012", AccessKey: "AKIAIOSFODNN7EXAMPLE", PageSize: 1000, pretend: begin(instances), commands: map[string]Ran{}}
 	a.key, a.cert, a.Certificate = signer(t, "pretend AWS")
 	api, meta := httptest.NewServer(http.HandlerFunc(a.serve)), httptest.NewServer(http.HandlerFunc(a.metadata))
 	t.Cleanup(api.Close)
@@ -106,33 +76,13 @@ func signer(t testing.TB, name string) (*rsa.PrivateKey, *x509.Certificate, stri
 	return key, cert, string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: raw}))
 }
 
-// Set puts instances in the place of those that are there.
-func (a *AWS) Set(instances ...*Instance) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.instances = instances
-}
-
 // Answer has f answer in the place of the cloud, where it returns true. asked
 // counts how often the action was asked for in the region before.
 func (a *AWS) Answer(f func(w http.ResponseWriter, region, action string, asked int) bool) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.answer = f
-}
-
-// Run says what running a script on an instance comes to.
-func (a *AWS) Run(f func(i Instance, script string) Ran) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.run = f
-}
-
-// Local says which instance the metadata service is of.
-func (a *AWS) Local(id string) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.local = id
+	a.pretend.Answer(func(w http.ResponseWriter, what string, asked int) bool {
+		region, action, _ := strings.Cut(what, " ")
+		return f(w, region, action, asked)
+	})
 }
 
 // Sent returns the scripts that were sent, and Asked how often an action was
@@ -145,9 +95,7 @@ func (a *AWS) Sent() []string {
 
 // Asked returns how often an action was asked for in a region.
 func (a *AWS) Asked(region, action string) int {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	return a.asked[region+" "+action]
+	return a.pretend.Asked(region + " " + action)
 }
 
 var scope = regexp.MustCompile(`^AWS4-HMAC-SHA256 Credential=([^/]+)/\d{8}/([a-z0-9-]+)/(ec2|ssm|sts)/aws4_request, SignedHeaders=[^,]*host[^,]*, Signature=[0-9a-f]{64}$`)
@@ -165,12 +113,7 @@ func (a *AWS) serve(w http.ResponseWriter, r *http.Request) {
 	if service == "ssm" {
 		action = strings.TrimPrefix(r.Header.Get("X-Amz-Target"), "AmazonSSM.")
 	}
-	a.mu.Lock()
-	asked := a.asked[region+" "+action]
-	a.asked[region+" "+action]++
-	answer := a.answer
-	a.mu.Unlock()
-	if answer != nil && answer(w, region, action, asked) {
+	if a.answered(w, region+" "+action) {
 		return
 	}
 	var in struct {
@@ -268,7 +211,7 @@ func (a *AWS) describe(w http.ResponseWriter, region string, form url.Values) {
 	defer a.mu.Unlock()
 	from, _ := strconv.Atoi(form.Get("NextToken"))
 	var here []*Instance
-	for _, i := range a.instances {
+	for _, i := range a.machines {
 		if i.Region == region {
 			here = append(here, i)
 		}
@@ -301,7 +244,7 @@ func (a *AWS) information(w http.ResponseWriter, region string, filters []struct
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	list := []map[string]any{}
-	for _, i := range a.instances {
+	for _, i := range a.machines {
 		if i.Region == region && i.Agent != "" && (len(filters) == 0 || slices.Contains(filters[0].Values, i.ID)) {
 			list = append(list, map[string]any{"InstanceId": i.ID, "PingStatus": i.Agent, "PlatformType": "Linux", "PlatformName": "Debian GNU/Linux", "PlatformVersion": "12", "AgentVersion": "3.3.0"})
 		}
@@ -319,7 +262,7 @@ func (a *AWS) send(w http.ResponseWriter, region string, ids []string, parameter
 	a.mu.Lock()
 	run := a.run
 	var at *Instance
-	for _, i := range a.instances {
+	for _, i := range a.machines {
 		if len(ids) == 1 && i.ID == ids[0] && i.Region == region && i.Agent == "Online" {
 			at = i
 		}
@@ -390,7 +333,7 @@ func (a *AWS) metadata(w http.ResponseWriter, r *http.Request) {
 	}
 	a.mu.Lock()
 	var local Instance
-	for _, i := range a.instances {
+	for _, i := range a.machines {
 		if i.ID == a.local {
 			local = *i
 		}

@@ -17,7 +17,6 @@ import (
 	"net/http/httptest"
 	"regexp"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -39,13 +38,8 @@ type Azure struct {
 	key    *rsa.PrivateKey
 	leaf   *x509.Certificate
 
-	mu         sync.Mutex
-	machines   []*Instance
+	pretend
 	extensions map[string]*azureExtension
-	asked      map[string]int
-	answer     func(w http.ResponseWriter, what string, asked int) bool
-	run        func(i Instance, script string) Ran
-	local      string
 }
 
 type azureExtension struct {
@@ -58,7 +52,7 @@ func NewAzure(t testing.TB, machines ...*Instance) *Azure {
 	t.Helper()
 	a := &Azure{
 		t: t, Tenant: "11111111-1111-1111-1111-111111111111", Sub: "22222222-2222-2222-2222-222222222222", ID: "33333333-3333-3333-3333-333333333333", Secret: "client-secret~text",
-		Page: 100, machines: machines, extensions: map[string]*azureExtension{}, asked: map[string]int{},
+		Page: 100, pretend: begin(machines), extensions: map[string]*azureExtension{},
 	}
 	a.server = httptest.NewTLSServer(http.HandlerFunc(a.serve))
 	meta := httptest.NewServer(http.HandlerFunc(a.metadata))
@@ -108,41 +102,6 @@ func (a *Azure) chain(name string) {
 // authorities in kind.
 func (a *Azure) Named(name string) { a.chain(name) }
 
-// Set puts machines in the place of those that are there.
-func (a *Azure) Set(machines ...*Instance) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.machines = machines
-}
-
-// Answer has f answer in the place of the cloud, where it returns true.
-func (a *Azure) Answer(f func(w http.ResponseWriter, what string, asked int) bool) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.answer = f
-}
-
-// Run says what running a script on a machine comes to.
-func (a *Azure) Run(f func(i Instance, script string) Ran) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.run = f
-}
-
-// Local says which machine the metadata service is of.
-func (a *Azure) Local(id string) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.local = id
-}
-
-// Asked returns how often something was asked for.
-func (a *Azure) Asked(what string) int {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	return a.asked[what]
-}
-
 var (
 	azureLogin = regexp.MustCompile(`^/([^/]+)/(v2\.0/\.well-known/openid-configuration|oauth2/v2\.0/token)$`)
 	azureList  = regexp.MustCompile(`^/subscriptions/([^/]+)/providers/Microsoft\.Compute/virtualMachines$`)
@@ -172,12 +131,7 @@ func (a *Azure) serve(w http.ResponseWriter, r *http.Request) {
 	case done != nil:
 		what += " operation"
 	}
-	a.mu.Lock()
-	asked := a.asked[what]
-	a.asked[what]++
-	answer := a.answer
-	a.mu.Unlock()
-	if answer != nil && answer(w, what, asked) {
+	if a.answered(w, what) {
 		return
 	}
 	if login != nil {

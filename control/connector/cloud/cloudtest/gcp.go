@@ -20,7 +20,6 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -43,14 +42,9 @@ type GCP struct {
 	signer  *rsa.PrivateKey // of identity tokens
 	folder  string          // in the place of /run
 
-	mu          sync.Mutex
-	machines    []*Instance
+	pretend
 	prints      map[string]int // of labels, by instance
 	assignments map[string]*gcpAssignment
-	asked       map[string]int
-	answer      func(w http.ResponseWriter, what string, asked int) bool
-	run         func(i Instance, script string) Ran
-	local       string
 	scripts     []string
 }
 
@@ -68,8 +62,8 @@ const KeyID = "pretend-key-1"
 func NewGCP(t testing.TB, machines ...*Instance) *GCP {
 	t.Helper()
 	g := &GCP{
-		t: t, Project: "example-works-123456", Email: "komainu@example-works-123456.iam.gserviceaccount.com", Page: 100, machines: machines, folder: t.TempDir(),
-		prints: map[string]int{}, assignments: map[string]*gcpAssignment{}, asked: map[string]int{},
+		t: t, Project: "example-works-123456", Email: "komainu@example-works-123456.iam.gserviceaccount.com", Page: 100, pretend: begin(machines), folder: t.TempDir(),
+		prints: map[string]int{}, assignments: map[string]*gcpAssignment{},
 	}
 	var err error
 	if g.account, err = rsa.GenerateKey(rand.Reader, 2048); err != nil {
@@ -103,41 +97,6 @@ func (g *GCP) KeyFile(change map[string]string) string {
 		g.t.Fatal(err)
 	}
 	return string(text)
-}
-
-// Set puts machines in the place of those that are there.
-func (g *GCP) Set(machines ...*Instance) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	g.machines = machines
-}
-
-// Answer has f answer in the place of the cloud, where it returns true.
-func (g *GCP) Answer(f func(w http.ResponseWriter, what string, asked int) bool) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	g.answer = f
-}
-
-// Run says what running a script on a machine comes to.
-func (g *GCP) Run(f func(i Instance, script string) Ran) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	g.run = f
-}
-
-// Local says which machine the metadata service is of.
-func (g *GCP) Local(id string) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	g.local = id
-}
-
-// Asked returns how often something was asked for.
-func (g *GCP) Asked(what string) int {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	return g.asked[what]
 }
 
 // Left are the names of assignments that are there.
@@ -222,12 +181,7 @@ func (g *GCP) serve(w http.ResponseWriter, r *http.Request) {
 			what, parts = route.what, m[1:]
 		}
 	}
-	g.mu.Lock()
-	asked := g.asked[what]
-	g.asked[what]++
-	answer := g.answer
-	g.mu.Unlock()
-	if answer != nil && answer(w, what, asked) {
+	if g.answered(w, what) {
 		return
 	}
 	switch {
