@@ -12,7 +12,7 @@ import { HistoryRegular } from '@fluentui/react-icons/svg/history'
 import { KeyRegular } from '@fluentui/react-icons/svg/key'
 import { PeopleRegular } from '@fluentui/react-icons/svg/people'
 import { SendRegular } from '@fluentui/react-icons/svg/send'
-import { Suspense, useEffect, type ReactNode } from 'react'
+import { lazy, Suspense, useEffect, useState, type ReactNode } from 'react'
 import { useTranslation } from 'react-i18next'
 import { NavLink, Outlet, useLocation } from 'react-router'
 import { connect } from '../api/live'
@@ -55,12 +55,20 @@ const useStyles = makeStyles({
   main: { overflow: 'auto', display: 'flex', flexDirection: 'column', minWidth: 0, ':focus': { outline: 'none' } },
 })
 
+const FocusManager = lazy(() => import('./FocusManager'))
+
 export function Shell() {
   const styles = useStyles()
   const { t } = useTranslation()
   const session = useSession()
   const { pathname } = useLocation()
   useEffect(connect, [])
+  // Its code is large, and no dialog opens before the page is there.
+  const [settled, setSettled] = useState(false)
+  useEffect(() => {
+    const timer = window.setTimeout(() => setSettled(true))
+    return () => window.clearTimeout(timer)
+  }, [])
 
   const all: { to: string; testid: string; icon: ReactNode; label: string; needs?: Permission }[] = [
     { to: '/', testid: 'nav-home', icon: <HomeRegular />, label: t('nav.home') },
@@ -109,6 +117,7 @@ export function Shell() {
       <main id="content" className={styles.main} tabIndex={-1}>
         <Suspense fallback={<Loading />}><Outlet /></Suspense>
       </main>
+      {settled && <Suspense><FocusManager /></Suspense>}
     </div>
   )
 }

@@ -18,9 +18,6 @@ interface Props {
   close: () => void
 }
 
-/** How long a dialog takes to close, in milliseconds. */
-const closing = 400
-
 export function EnvironmentDialog({ environment: old, saved, close }: Props) {
   const styles = useStyles()
   const { t } = useTranslation()
@@ -31,7 +28,6 @@ export function EnvironmentDialog({ environment: old, saved, close }: Props) {
   const [kind, setKind] = useState<EnvironmentKind>('onprem')
   const [externalId, setExternalId] = useState('')
   const [busy, setBusy] = useState(false)
-  const [open, setOpen] = useState(true)
   const [error, setError] = useState<unknown>()
   const submit = (event: FormEvent) => {
     event.preventDefault()
@@ -42,10 +38,7 @@ export function EnvironmentDialog({ environment: old, saved, close }: Props) {
     call.then(
       (next) => {
         notify('success', old ? t('environment.renamed', { name: next.name }) : t('environment.createdText', { name: next.name }))
-        // It closes before anybody leaves the page: a dialog that goes with its
-        // page leaves what comes next hidden from screen readers.
-        setOpen(false)
-        window.setTimeout(() => saved(next), closing)
+        saved(next)
       },
       (e: unknown) => {
         setError(e)
@@ -55,7 +48,7 @@ export function EnvironmentDialog({ environment: old, saved, close }: Props) {
   }
   const lacking = name.trim() === '' || (!old && kind !== 'onprem' && externalId.trim() === '')
   return (
-    <Dialog open={open} onOpenChange={(_, d) => !d.open && close()}>
+    <Dialog open onOpenChange={(_, d) => !d.open && close()}>
       <DialogSurface data-testid="environment-dialog">
         <form onSubmit={submit}>
           <DialogBody>
