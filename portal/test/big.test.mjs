@@ -8,6 +8,9 @@ import { start } from './fixture/server.mjs'
 
 const million = 1_000_000
 
+/** A page that draws no frame any more would keep its test waiting for good. */
+const limit = { timeout: 120_000 }
+
 let browser
 let server
 let view
@@ -44,7 +47,7 @@ const scroll = (label, row, step, frames) => page.evaluate(async ([name, testid,
   return seen
 }, [label, row, step, frames])
 
-test('ten thousand devices: few rows at a time, every place within reach', async (t) => {
+test('ten thousand devices: few rows at a time, every place within reach', limit, async (t) => {
   await page.goto(`${server.url}/devices`)
   await page.getByTestId('device-row').first().waitFor()
   const before = server.state.requests.length
@@ -69,7 +72,7 @@ test('ten thousand devices: few rows at a time, every place within reach', async
   await page.getByText('web-9999.example.net').waitFor()
 })
 
-test('a million events: a window that moves both ways', async (t) => {
+test('a million events: a window that moves both ways', limit, async (t) => {
   await page.goto(`${server.url}/devices/d1?tab=timeline`)
   await page.getByTestId('timeline-row').first().waitFor()
   const seen = await scroll('Timeline', 'timeline-row', 700, 150)
@@ -102,7 +105,7 @@ test('a million events: a window that moves both ways', async (t) => {
   assert.doesNotMatch(page.url(), /at=/)
 })
 
-test('new events wait in a pill and move nothing', async () => {
+test('new events wait in a pill and move nothing', limit, async () => {
   await page.goto(`${server.url}/devices/d1?tab=timeline`)
   await page.getByTestId('timeline-row').first().waitFor()
   const first = await page.getByTestId('timeline-row').first().innerText()
@@ -119,7 +122,7 @@ test('new events wait in a pill and move nothing', async () => {
   assert.equal(await page.getByTestId('timeline-new').count(), 0)
 })
 
-test('a route change takes few frames', async (t) => {
+test('a route change takes few frames', limit, async (t) => {
   // Pages and their code are there; what remains is making the next page.
   for (const id of ['nav-devices', 'nav-incidents', 'nav-alerts', 'nav-home']) {
     await page.getByTestId(id).click()

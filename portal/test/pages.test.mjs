@@ -87,7 +87,8 @@ const bare = [
 // look checks the page as it stands and takes its picture.
 async function look(page, name, language, theme) {
   await page.screenshot({ path: join(pictures, `${name}-${language}-${theme}.png`) })
-  assert.deepEqual(await violations(page), [], `${name} ${language} ${theme}`)
+  // Contrast is the theme's and names are the language's: two of the four tell of both.
+  if ((language === 'en') === (theme === 'light')) assert.deepEqual(await violations(page), [], `${name} ${language} ${theme}`)
   const text = await page.locator('body').innerText()
   assert.doesNotMatch(text, /\b(nav|action|alert|device|event|home|incident|list|overview|plan|policies|groups|applied|users|tokens|audit|notifications|admin|state|title|token|machine|connector|onboarding|environment|upgrade|coverageTime|reason)\.[a-z][A-Za-z]+\b|\{\{|undefined|\[object|NaN/, `${name} ${language}: a text is missing`)
   assert.equal(await page.evaluate(() => document.documentElement.lang), language)
