@@ -100,7 +100,9 @@ others() {
         case "$flags" in *[!0-9a-f]* | '') continue ;; esac
         [ $((0x$flags & 12)) -ne 0 ] || continue
         name=$(cat "/proc/$pid/comm" 2>/dev/null) || continue
-        case "$name" in komainud) continue ;; esac
+        # Parts of the agent start one another by /proc/self/exe, which names
+        # them exe; after an upgrade their program is a deleted one.
+        case "$name $(readlink "/proc/$pid/exe" 2>/dev/null)" in "komainud "* | *" /usr/bin/komainud"*) continue ;; esac
         echo "$name, process $pid"
         break
     done
