@@ -120,7 +120,7 @@ installed() {
 # complete reports whether the last installation came to its end.
 complete() {
     case "$(installed)" in
-    "installed "*) [ -n "$(cat "$ready" 2>/dev/null)" ] && [ "$(cat "$ready")" = "$(/usr/bin/komainud version 2>/dev/null)" ] ;;
+    "installed "*) [ -n "$(cat "$ready" 2>/dev/null)" ] && [ "$(cat "$ready")" = "$(timeout 10 /usr/bin/komainud version 2>/dev/null)" ] ;;
     *) return 1 ;;
     esac
 }
@@ -129,7 +129,7 @@ complete() {
 # installation that did not come to its end has none, so that it is done again.
 running() {
     complete || return
-    versions=$(/usr/bin/komainu version -o json 2>/dev/null)
+    versions=$(timeout 10 /usr/bin/komainu version -o json 2>/dev/null)
     for field in agent command; do
         version=$(printf '%s\n' "$versions" | sed -n "s/.*\"$field\": *\"\([^\"]*\)\".*/\1/p" | head -n 1)
         [ -z "$version" ] || break

@@ -38,7 +38,7 @@ agent_ready() {
     fi
     # Last, so that whoever is ended before this does all of it again.
     mkdir -p /var/lib/komainu
-    { /usr/bin/komainud version 2>/dev/null || true; } >"$ready"
+    { timeout 10 /usr/bin/komainud version 2>/dev/null || true; } >"$ready"
     if [ "$failed" = yes ]; then
         echo "komainu-agent does not start. journalctl -u komainu-agent says why." >&2
     fi
