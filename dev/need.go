@@ -39,7 +39,7 @@ func RequirePrerequisites() error {
 type tool struct{ path, debian string }
 
 var (
-	browserTools = []tool{{"chromium", "chromium"}, {"/usr/share/fonts/opentype/noto/NotoSansCJK-Regular.ttc", "fonts-noto-cjk"}}
+	browserTools = []tool{{"chromium-headless-shell", "chromium-headless-shell"}, {"/usr/share/fonts/opentype/noto/NotoSansCJK-Regular.ttc", "fonts-noto-cjk"}}
 	genTools     = []tool{{"clang-14", "clang-14"}, {"llvm-strip-14", "llvm-14"}, {"/usr/include/bpf/bpf_helpers.h", "libbpf-dev"}, {"protoc", "protobuf-compiler"}}
 	hostTools    = []tool{{"curl", "curl"}, {"unzip", "unzip"}, {"mkfs.ext4", "e2fsprogs"}, {"ip", "iproute2"}, {"python3", "python3"}, {"debootstrap", "debootstrap"}, {"systemd-nspawn", "systemd-container"}, {"rpm", "rpm"}, {"gpg", "gnupg"},
 		{"sshd", "openssh-server"}, {"sudo", "sudo"}, {"zsh", "zsh"}, {"fish", "fish"}, {"tcsh", "tcsh"}, {"mksh", "mksh"}, {"rsyslogd", "rsyslog"}}

@@ -8,7 +8,7 @@ const [portal, profile, language, scheme] = process.argv.slice(2)
 const { chromium } = createRequire(portal + '/package.json')('playwright-core')
 
 const context = await chromium.launchPersistentContext(profile, {
-  executablePath: process.env.KOMAINU_CHROMIUM ?? '/usr/bin/chromium',
+  executablePath: process.env.KOMAINU_CHROMIUM ?? '/usr/bin/chromium-headless-shell',
   headless: true,
   ignoreHTTPSErrors: true, // the control plane's CA is its own
   locale: language,

@@ -14,7 +14,7 @@ const axe = readFileSync(createRequire(import.meta.url).resolve('axe-core/axe.mi
 export const pictures = process.env.KOMAINU_SCREENSHOTS ?? mkdtempSync(join(tmpdir(), 'komainu-portal-'))
 
 export const launch = () => chromium.launch({
-  executablePath: process.env.KOMAINU_CHROMIUM ?? '/usr/bin/chromium',
+  executablePath: process.env.KOMAINU_CHROMIUM ?? '/usr/bin/chromium-headless-shell',
   args: ['--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking', '--disable-component-update', '--disable-sync'],
 })
 

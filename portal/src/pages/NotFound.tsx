@@ -8,7 +8,7 @@ export function NotFound() {
   const { t } = useTranslation()
   return (
     <Page title={t('notFound.title')}>
-      <Empty icon={<DocumentRegular />} title={t('notFound.text')} action={<RouteLink to="/">{t('nav.home')}</RouteLink>} />
+      <Empty testid="not-found" icon={<DocumentRegular />} title={t('notFound.text')} action={<RouteLink to="/">{t('nav.home')}</RouteLink>} />
     </Page>
   )
 }

@@ -63,7 +63,8 @@ const useStyles = makeStyles({
   row: { display: 'grid', alignItems: 'center', boxSizing: 'border-box', padding: `0 ${edge}px` },
   bodyRow: {
     position: 'absolute', left: 0, right: 0, height: `${rowHeight}px`, borderBottom: `1px solid ${tokens.colorNeutralStroke3}`,
-    ':hover': { backgroundColor: tokens.colorSubtleBackgroundHover },
+    // On the dark theme's hover the usual colour of a link has too little contrast.
+    ':hover': { backgroundColor: tokens.colorSubtleBackgroundHover, '& a': { color: tokens.colorBrandForegroundLinkHover } },
   },
   opens: { cursor: 'pointer' },
   stale: { opacity: 0.6 },

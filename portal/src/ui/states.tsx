@@ -45,10 +45,10 @@ export function Loading() {
 }
 
 /** Nothing there, and what to do about it. */
-export function Empty({ icon, title, children, action }: { icon: ReactNode; title: string; children?: ReactNode; action?: ReactNode }) {
+export function Empty({ icon, title, children, action, testid = 'empty' }: { icon: ReactNode; title: string; children?: ReactNode; action?: ReactNode; testid?: string }) {
   const styles = useStyles()
   return (
-    <div className={styles.block} data-testid="empty">
+    <div className={styles.block} data-testid={testid}>
       <span className={styles.icon} aria-hidden>{icon}</span>
       <Subtitle2 as="h2" style={{ margin: 0 }}>{title}</Subtitle2>
       {children !== undefined && <Text className={styles.text}>{children}</Text>}
