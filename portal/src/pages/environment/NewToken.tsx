@@ -15,7 +15,7 @@ const useStyles = makeStyles({
   content: { display: 'flex', flexDirection: 'column', gap: tokens.spacingVerticalL },
   pair: { display: 'grid', gridTemplateColumns: '1fr 1fr', gap: tokens.spacingHorizontalL },
   copy: { display: 'flex', flexDirection: 'column', gap: tokens.spacingVerticalXS },
-  ways: { marginLeft: '-10px' },
+  ways: { marginLeft: '-10px', flexWrap: 'wrap' },
 })
 
 const hour = 3_600
