@@ -14,7 +14,7 @@ import (
 )
 
 // pageLimit is how long a page may take to show what it should.
-const pageLimit = 15 * time.Second
+const pageLimit = 30 * time.Second
 
 // newPassword is what the walk-through's administrator chooses.
 const newPassword = "walk the dogs at the gate"
