@@ -79,6 +79,10 @@ func signer(t testing.TB, name string) (*rsa.PrivateKey, *x509.Certificate, stri
 // Answer has f answer in the place of the cloud, where it returns true. asked
 // counts how often the action was asked for in the region before.
 func (a *AWS) Answer(f func(w http.ResponseWriter, region, action string, asked int) bool) {
+	if f == nil {
+		a.pretend.Answer(nil)
+		return
+	}
 	a.pretend.Answer(func(w http.ResponseWriter, what string, asked int) bool {
 		region, action, _ := strings.Cut(what, " ")
 		return f(w, region, action, asked)
