@@ -36,6 +36,7 @@ type world struct {
 	tokens  map[string]string // machine by token
 	runs    map[string]event.DeviceID
 	silent  bool          // tests give no answer
+	asked   int           // how often a device was asked for
 	later   time.Duration // than it really is
 	kept    time.Duration // of offboarded devices, as the engine said last
 	most    int           // of hosts that were worked on at once
@@ -138,6 +139,7 @@ func (w *world) config() Config {
 		Device: func(_ string, id event.DeviceID) *Device {
 			w.mu.Lock()
 			defer w.mu.Unlock()
+			w.asked++
 			if d := w.devices[id]; d != nil {
 				return new(*d)
 			}
@@ -443,6 +445,47 @@ func TestInterruptedWorkIsTakenUpAgain(t *testing.T) {
 	}
 	w.run()
 	w.becomes("a", deploy.Succeeded, "")
+}
+
+func TestSelfTestOfAnAgentThatWasRestartedIsBegunAgain(t *testing.T) {
+	w := newWorld(t, "a")
+	w.set(func() { w.silent = true })
+	w.run()
+	until := func(what string, holds func() bool) {
+		t.Helper()
+		deadline := time.After(20 * time.Second)
+		tick := time.NewTicker(5 * time.Millisecond)
+		defer tick.Stop()
+		for {
+			w.mu.Lock()
+			ok := holds()
+			w.mu.Unlock()
+			if ok {
+				return
+			}
+			select {
+			case <-deadline:
+				t.Fatalf("not in time: %s", what)
+			case <-tick.C:
+			}
+		}
+	}
+	until("a test is begun", func() bool { return len(w.runs) == 1 })
+	device := w.machine("a").Device
+	w.set(func() { w.devices[device].Connected = false })
+	w.engine.News()
+	asked := 0
+	until("the engine has seen it go", func() bool { asked = w.asked; return asked > 0 })
+	until("the engine has looked since", func() bool { w.engine.News(); return w.asked > asked+2 })
+	w.set(func() { w.devices[device].Connected = true })
+	w.engine.News()
+	until("another test is begun", func() bool { return len(w.runs) == 2 })
+	w.set(func() { w.silent = false })
+	w.engine.News()
+	m := w.becomes("a", deploy.Succeeded, "")
+	if m.Extension.SelfTest != "run-1" {
+		t.Errorf("proven by %s", m.Extension.SelfTest)
+	}
 }
 
 func TestSwitchingOffEndsTheWork(t *testing.T) {

@@ -136,6 +136,9 @@ const (
 	selfTestLimit = 2 * time.Minute
 	removeLimit   = 5 * time.Minute
 
+	// mostSelfTests is how often a self-test is begun again in one attempt.
+	mostSelfTests = 3
+
 	// test is the harmless detection that a machine proves itself with.
 	test = "eicar"
 )

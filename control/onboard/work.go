@@ -264,18 +264,30 @@ func (a *attempt) prove(ctx context.Context, device event.DeviceID) error {
 	if a.Settings(m.Environment).SkipSelfTest {
 		return a.succeeded(ctx, "", "", "the agent has its policy; detection tests are switched off here")
 	}
-	run, err := a.cfg.Test(ctx, m.Organization, device, test)
-	if err != nil {
-		return err
-	}
+	var run, alert string
 	var state drill.Run
-	var alert string
-	ok, err := a.waitFor(ctx, selfTestLimit, func() (bool, error) {
-		if state, alert, err = a.cfg.Tested(ctx, m.Organization, run); err != nil {
-			return false, err
+	var ok bool
+	for again := 0; ; again++ {
+		if run, err = a.cfg.Test(ctx, m.Organization, device, test); err != nil {
+			return err
 		}
-		return alert != "" || state.Outcome != drill.Running, nil
-	})
+		away, back := false, false
+		ok, err = a.waitFor(ctx, selfTestLimit, func() (bool, error) {
+			if state, alert, err = a.cfg.Tested(ctx, m.Organization, run); err != nil {
+				return false, err
+			}
+			d := a.cfg.Device(m.Organization, device)
+			connected := d != nil && d.Connected
+			back = away && connected
+			away = away || !connected
+			return alert != "" || state.Outcome != drill.Running || back, nil
+		})
+		// An agent that was started anew knows nothing of a test that it was in
+		// the middle of, and nobody should wait for its answer.
+		if !back || alert != "" || state.Outcome != drill.Running || err != nil || again == mostSelfTests {
+			break
+		}
+	}
 	switch {
 	case err != nil:
 		return err
