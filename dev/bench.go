@@ -40,6 +40,16 @@ func benchStack(ctx context.Context, h *House, port int) (*Stack, func(), error)
 	if os.Geteuid() != 0 {
 		return nil, nil, fault.New(fault.NeedsRoot, "real-time protection needs root")
 	}
+	return benchWith(ctx, h, port, func(s *Stack, port int) error { return s.start(ctx, port, false) })
+}
+
+// benchControl starts a control plane alone for a measurement.
+func benchControl(ctx context.Context, h *House) (*Stack, func(), error) {
+	return benchWith(ctx, h, 27443, func(s *Stack, port int) error { return s.StartControl(ctx, port) })
+}
+
+// benchWith starts what is measured, and returns what takes it away again.
+func benchWith(ctx context.Context, h *House, port int, start func(*Stack, int) error) (*Stack, func(), error) {
 	bin, err := h.Build(ctx)
 	if err != nil {
 		return nil, nil, err
@@ -56,7 +66,7 @@ func benchStack(ctx context.Context, h *House, port int) (*Stack, func(), error)
 		os.RemoveAll(dir)
 	}
 	if port, err = freePort(port); err == nil {
-		err = s.start(ctx, port, false)
+		err = start(s, port)
 	}
 	if err != nil {
 		s.PrintLogs()

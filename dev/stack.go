@@ -53,32 +53,6 @@ func NewStack(h *House, bin, dir string) *Stack {
 	return &Stack{h: h, bin: bin, dir: dir, elsewhere: "ignore"}
 }
 
-// benchControl starts a fresh control plane alone, and returns what takes it
-// away again.
-func benchControl(ctx context.Context, h *House) (*Stack, func(), error) {
-	bin, err := h.Build(ctx)
-	if err != nil {
-		return nil, nil, err
-	}
-	dir, err := os.MkdirTemp("", "komainu-bench-")
-	if err != nil {
-		return nil, nil, err
-	}
-	s := NewStack(h, bin, dir)
-	end := func() { s.Close(); os.RemoveAll(dir) }
-	port, err := freePort(27443)
-	if err == nil {
-		if err = s.StartControl(ctx, port); err != nil {
-			s.PrintLogs()
-		}
-	}
-	if err != nil {
-		end()
-		return nil, nil, err
-	}
-	return s, end, nil
-}
-
 // Demo is the folder in which malware is blocked.
 func (s *Stack) Demo() string { return filepath.Join(s.dir, "demo") }
 

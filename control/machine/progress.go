@@ -48,13 +48,18 @@ func (r *Registry) Note(ctx context.Context, id string, l Line, change func(*Ext
 		write = l.write
 	}
 	return r.edit(ctx, id, write, func(m *Machine) error {
-		was := m.Extension.State
-		change(&m.Extension)
-		if m.Extension.State != was {
-			m.Extension.Since = now
-		}
+		m.note(now, change)
 		return nil
 	})
+}
+
+// note changes the extension, and keeps since when it is in its state.
+func (m *Machine) note(now time.Time, change func(*Extension)) {
+	was := m.Extension.State
+	change(&m.Extension)
+	if m.Extension.State != was {
+		m.Extension.Since = now
+	}
 }
 
 // Noted is a change of the extension of a machine that its journal does not
@@ -88,11 +93,7 @@ func (r *Registry) noteAll(ctx context.Context, part []Noted) error {
 		if !ok {
 			continue
 		}
-		was := m.Extension.State
-		n.Change(&m.Extension)
-		if m.Extension.State != was {
-			m.Extension.Since = now
-		}
+		m.note(now, n.Change)
 		changed = append(changed, &m)
 	}
 	return r.put(ctx, nil, changed)

@@ -250,14 +250,17 @@ func (e *Engine) look(ctx context.Context, tasks *sync.WaitGroup) error {
 			notes = append(notes, n)
 		}
 	}
-	return e.write(ctx, notes)
+	return e.cfg.Machines.NoteAll(ctx, notes)
 }
 
-// write takes down the states of machines on which nothing is being done. One
-// on which somebody has begun since, like its own removal, is left alone.
-func (e *Engine) write(ctx context.Context, notes []machine.Noted) error {
-	notes = slices.DeleteFunc(notes, func(n machine.Noted) bool { return e.isRunning(n.Machine) })
-	return e.cfg.Machines.NoteAll(ctx, notes)
+// note is a state to be written down at the end of a look. A machine whose
+// removal somebody has begun since is left alone.
+func note(m *machine.Machine, change func(*machine.Extension)) machine.Noted {
+	return machine.Noted{Machine: m.ID, Change: func(x *machine.Extension) {
+		if x.State != deploy.Removing {
+			change(x)
+		}
+	}}
 }
 
 // rank orders what waits: what somebody has asked for, then what has an agent
@@ -286,12 +289,9 @@ func settle(m *machine.Machine, d decision) (machine.Noted, bool) {
 	if x.State == d.state && same(x.Reason, d.reason) && x.Waits == "" {
 		return machine.Noted{}, false
 	}
-	return machine.Noted{Machine: m.ID, Change: func(x *machine.Extension) {
-		if x.State == deploy.Removing {
-			return // somebody has begun it meanwhile
-		}
+	return note(m, func(x *machine.Extension) {
 		x.State, x.Reason, x.Step, x.Waits, x.Next = d.state, d.reason, "", "", time.Time{}
-	}}, true
+	}), true
 }
 
 func same(a, b *deploy.Reason) bool {
@@ -344,12 +344,7 @@ func (e *Engine) queue(ctx context.Context, tasks *sync.WaitGroup, c candidate) 
 	if waits == "" || c.d.early || x.State == deploy.Waiting && x.Waits == waits || (x.State == deploy.Failed || x.State == deploy.NotApplicable) && waits == WaitsTurn {
 		return machine.Noted{}, false
 	}
-	return machine.Noted{Machine: c.m.ID, Change: func(x *machine.Extension) {
-		if x.State == deploy.Removing {
-			return // somebody has begun it meanwhile
-		}
-		x.State, x.Waits, x.Step = deploy.Waiting, waits, ""
-	}}, true
+	return note(c.m, func(x *machine.Extension) { x.State, x.Waits, x.Step = deploy.Waiting, waits, "" }), true
 }
 
 // take begins a task if there is room for one more.
