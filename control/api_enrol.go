@@ -220,10 +220,11 @@ func (r *registrar) replaced(ctx context.Context, old, by event.DeviceID) error 
 		return nil
 	}
 	ctx = access.WithActor(ctx, access.Actor{Kind: access.System, Name: "onboarding", Organization: d.Organization})
-	if err := r.devices.Offboard(ctx, d.Organization, old, "its machine has enrolled anew, as device "+string(by)); err != nil && !fault.Is(err, fault.Conflict) {
+	// The certificates first, as when somebody revokes a device.
+	if err := r.ids.Revoke(ctx, old); err != nil {
 		return err
 	}
-	if err := r.ids.Revoke(ctx, old); err != nil {
+	if err := r.devices.Offboard(ctx, d.Organization, old, "its machine has enrolled anew, as device "+string(by)); err != nil && !fault.Is(err, fault.Conflict) {
 		return err
 	}
 	r.agents.Disconnect(old, fault.Unauthentic, "its machine has enrolled anew")

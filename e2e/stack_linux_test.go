@@ -16,6 +16,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -33,6 +34,30 @@ const envStage = "KOMAINU_E2E_STAGE"
 // open that waits for it.
 var deadline = 8 * time.Minute
 
+// endOrphans ends the children that this process did not start itself. It is
+// called when it has none of its own.
+func endOrphans(t *testing.T) {
+	t.Helper()
+	tasks, err := filepath.Glob("/proc/self/task/*/children")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range tasks {
+		text, err := os.ReadFile(name)
+		if err != nil {
+			continue // a thread that has ended
+		}
+		for _, field := range strings.Fields(string(text)) {
+			pid, err := strconv.Atoi(field)
+			if err != nil {
+				t.Fatal(err)
+			}
+			_ = unix.Kill(pid, unix.SIGKILL) // it may have ended
+			_, _ = unix.Wait4(pid, nil, 0, nil)
+		}
+	}
+}
+
 // onStage runs the test that calls it in a mount namespace of its own, where
 // it returns true, and reports the outcome here, where it returns false.
 func onStage(t *testing.T) bool {
@@ -46,6 +71,12 @@ func onStage(t *testing.T) bool {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), deadline)
 	defer cancel()
+	// What a stage leaves behind when it is killed, the first process of its
+	// machine above all, becomes a child of this process, which ends it.
+	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
+		t.Fatal(err)
+	}
+	defer endOrphans(t)
 	cmd := exec.CommandContext(ctx, "/proc/self/exe", "-test.run", "^"+t.Name()+"$", "-test.v", "-test.timeout", deadline.String())
 	cmd.Env = append(os.Environ(), envStage+"=1")
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNS, Pdeathsig: unix.SIGKILL}

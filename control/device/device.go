@@ -310,7 +310,7 @@ func (r *Registry) end(ctx context.Context, organization string, id event.Device
 // the alerts and incidents that speak of them.
 func (r *Registry) Expire(ctx context.Context, keep func(environment string) time.Duration) error {
 	var rows []row
-	if err := r.db.NewSelect().Model(&rows).Where("offboarded_at IS NOT NULL AND expired_at IS NULL").Scan(ctx); err != nil {
+	if err := r.db.NewSelect().Model(&rows).Column("id", "organization_id", "environment_id", "name", "offboarded_at").Where("offboarded_at IS NOT NULL AND expired_at IS NULL").Scan(ctx); err != nil {
 		return err
 	}
 	now := r.now()
