@@ -47,7 +47,7 @@ func endOrphans(t *testing.T) {
 		if err != nil {
 			continue // a thread that has ended
 		}
-		for _, field := range strings.Fields(string(text)) {
+		for field := range strings.FieldsSeq(string(text)) {
 			pid, err := strconv.Atoi(field)
 			if err != nil {
 				t.Fatal(err)
