@@ -2,6 +2,7 @@ package control
 
 import (
 	"context"
+	"errors"
 	"io"
 	"log/slog"
 	"path/filepath"
@@ -167,7 +168,11 @@ func (o *onboarding) engineConfig(n neighbours, server string) onboard.Config {
 			return run.Run, run.AlertID, err
 		},
 		Policy: n.pushes.device,
-		Expire: n.devices.Expire,
+		Expire: func(ctx context.Context, keep func(environment string) time.Duration) error {
+			return n.devices.Expire(ctx, keep, func(ctx context.Context, id event.DeviceID) error {
+				return errors.Join(n.rules.Forget(ctx, id), n.tests.Forget(ctx, id))
+			})
+		},
 		Changed: func(organization, environment string) {
 			n.pushes.all() // exclusions are part of the plan
 			n.changes.publish(organization, topicOnboard, environment)

@@ -307,8 +307,9 @@ func (r *Registry) end(ctx context.Context, organization string, id event.Device
 
 // Expire forgets what is known of devices that are offboarded for longer than
 // keep says for their environment; 0 means for good. Their names stay, for
-// the alerts and incidents that speak of them.
-func (r *Registry) Expire(ctx context.Context, keep func(environment string) time.Duration) error {
+// the alerts and incidents that speak of them. forget deletes what others keep
+// of a device; it is called again for one whose expiry does not end well.
+func (r *Registry) Expire(ctx context.Context, keep func(environment string) time.Duration, forget func(context.Context, event.DeviceID) error) error {
 	var rows []row
 	if err := r.db.NewSelect().Model(&rows).Column("id", "organization_id", "environment_id", "name", "offboarded_at").Where("offboarded_at IS NOT NULL AND expired_at IS NULL").Scan(ctx); err != nil {
 		return err
@@ -319,6 +320,9 @@ func (r *Registry) Expire(ctx context.Context, keep func(environment string) tim
 			continue
 		}
 		d.ExpiredAt, d.Facts, d.Health, d.HealthAt, d.PolicyError = &now, Facts{Hostname: d.Name}, nil, nil, ""
+		if err := forget(ctx, d.ID); err != nil {
+			return fmt.Errorf("forget what is kept of device %s: %w", d.ID, err)
+		}
 		ctx := access.WithActor(ctx, access.Actor{Kind: access.System, Name: "onboarding", Organization: d.OrganizationID})
 		err := r.db.RunInTx(ctx, nil, func(ctx context.Context, tx bun.Tx) error {
 			if _, err := tx.NewUpdate().Model(&d).Column("expired_at", "facts", "health", "health_at", "policy_error").WherePK().Exec(ctx); err != nil {

@@ -2,6 +2,7 @@ package device_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"slices"
@@ -286,6 +287,7 @@ func TestExpired(t *testing.T) {
 		}
 		return len(list.Items)
 	}
+	var forgotten []event.DeviceID
 	for _, c := range []struct {
 		days, kept, listed int
 	}{{9, 10, 2}, {300, 0, 2}, {0, 10, 1}, {0, 10, 1}} {
@@ -296,12 +298,25 @@ func TestExpired(t *testing.T) {
 			}
 			return time.Duration(c.kept) * 24 * time.Hour
 		}
-		if err := b.Expire(t.Context(), keep); err != nil {
+		// What others keep cannot be deleted at first: nothing is over yet.
+		broken := fault.New(fault.Unavailable, "the disk is full")
+		err := b.Expire(t.Context(), keep, func(context.Context, event.DeviceID) error { return broken })
+		if over := c.listed == 1 && !slices.Contains(forgotten, id); over != errors.Is(err, broken) {
+			t.Errorf("%+v: %v", c, err)
+		}
+		err = b.Expire(t.Context(), keep, func(_ context.Context, id event.DeviceID) error {
+			forgotten = append(forgotten, id)
+			return nil
+		})
+		if err != nil {
 			t.Fatal(err)
 		}
 		if got := listed(); got != c.listed {
 			t.Errorf("%+v: %d devices are listed", c, got)
 		}
+	}
+	if !slices.Equal(forgotten, []event.DeviceID{id}) {
+		t.Errorf("forgotten are %q, want %q once", forgotten, id)
 	}
 	b.reopen(t)
 	if got := listed(); got != 1 {

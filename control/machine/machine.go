@@ -533,20 +533,32 @@ func (r *Registry) Delete(ctx context.Context, organization, id string) error {
 // for their environment; 0 means for good. One that an inventory names stays:
 // forgotten, it would be found there and protected again.
 func (r *Registry) Expire(ctx context.Context, keep func(environment string) time.Duration) error {
-	r.writing.Lock()
-	defer r.writing.Unlock()
 	now := r.now()
-	for _, m := range r.All("") {
+	over := func(m *Machine) bool {
 		kept := keep(m.Environment)
-		if !m.Offboarded || kept == 0 || now.Sub(m.OffboardedAt) < kept || m.Connector != "" && !m.Gone {
+		return m.Offboarded && kept != 0 && now.Sub(m.OffboardedAt) >= kept && (m.Connector == "" || m.Gone)
+	}
+	for _, m := range r.All("") {
+		if !over(m) {
 			continue
 		}
-		actor := access.Actor{Kind: access.System, Name: "onboarding", Organization: m.Organization}
-		if err := r.forget(access.WithActor(ctx, actor), m, "machine.expire"); err != nil {
+		if err := r.expire(ctx, m.ID, over); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// expire forgets one machine, if it is still as it was when it was picked.
+func (r *Registry) expire(ctx context.Context, id string, over func(*Machine) bool) error {
+	r.writing.Lock()
+	defer r.writing.Unlock()
+	m, ok := r.Lookup(id)
+	if !ok || !over(&m) {
+		return nil
+	}
+	actor := access.Actor{Kind: access.System, Name: "onboarding", Organization: m.Organization}
+	return r.forget(access.WithActor(ctx, actor), &m, "machine.expire")
 }
 
 // forget deletes a machine and its journal. The caller holds writing.

@@ -264,41 +264,54 @@ func (a *attempt) prove(ctx context.Context, device event.DeviceID) error {
 	if a.Settings(m.Environment).SkipSelfTest {
 		return a.succeeded(ctx, "", "", "the agent has its policy; detection tests are switched off here")
 	}
-	var run, alert string
-	var state drill.Run
-	var ok bool
-	for again := 0; ; again++ {
-		if run, err = a.cfg.Test(ctx, m.Organization, device, test); err != nil {
-			return err
-		}
-		away, back := false, false
-		ok, err = a.waitFor(ctx, selfTestLimit, func() (bool, error) {
-			if state, alert, err = a.cfg.Tested(ctx, m.Organization, run); err != nil {
-				return false, err
-			}
-			d := a.cfg.Device(m.Organization, device)
-			connected := d != nil && d.Connected
-			back = away && connected
-			away = away || !connected
-			return alert != "" || state.Outcome != drill.Running || back, nil
-		})
-		// An agent that was started anew knows nothing of a test that it was in
-		// the middle of, and nobody should wait for its answer.
-		if !back || alert != "" || state.Outcome != drill.Running || err != nil || again == mostSelfTests {
-			break
-		}
+	t, err := a.test(ctx, m.Organization, device)
+	for again := 0; t.forgotten && err == nil && again < mostSelfTests; again++ {
+		t, err = a.test(ctx, m.Organization, device)
 	}
-	switch {
-	case err != nil:
+	if err != nil {
 		return err
-	case !ok:
-		return deploy.Fail(deploy.SelfTestSilent, "run "+run)
-	case alert == "" && state.Reason != nil:
-		return deploy.Failf(deploy.SelfTestFailed, "%s; %s", state.Reason.Text, state.Reason.Remedy)
-	case alert == "":
-		return deploy.Fail(deploy.SelfTestFailed, "run "+run)
 	}
-	return a.succeeded(ctx, run, alert, "a harmless detection became an alert: the machine is protected")
+	switch explained := t.state.Reason; {
+	case t.alert != "":
+		return a.succeeded(ctx, t.run, t.alert, "a harmless detection became an alert: the machine is protected")
+	case t.state.Outcome == drill.Running:
+		return deploy.Fail(deploy.SelfTestSilent, "run "+t.run)
+	case explained != nil:
+		return deploy.Failf(deploy.SelfTestFailed, "%s; %s", explained.Text, explained.Remedy)
+	default:
+		return deploy.Fail(deploy.SelfTestFailed, "run "+t.run)
+	}
+}
+
+// tested is what became of a self-test.
+type tested struct {
+	run   string
+	state drill.Run
+	alert string
+	// The agent was started anew meanwhile: it knows nothing of a test that it
+	// was in the middle of, and nobody should wait for its answer.
+	forgotten bool
+}
+
+// test has a device run the self-test, and waits for its end or for the alert.
+func (a *attempt) test(ctx context.Context, organization string, device event.DeviceID) (t tested, err error) {
+	if t.run, err = a.cfg.Test(ctx, organization, device, test); err != nil {
+		return t, err
+	}
+	away := false
+	_, err = a.waitFor(ctx, selfTestLimit, func() (bool, error) {
+		var err error
+		if t.state, t.alert, err = a.cfg.Tested(ctx, organization, t.run); err != nil {
+			return false, err
+		}
+		d := a.cfg.Device(organization, device)
+		connected := d != nil && d.Connected
+		ended := t.alert != "" || t.state.Outcome != drill.Running
+		t.forgotten = !ended && away && connected
+		away = away || !connected
+		return ended || t.forgotten, nil
+	})
+	return t, err
 }
 
 // succeeded calls the machine protected.

@@ -85,6 +85,20 @@ func (d *documents) store(ctx context.Context, state *bun.DB, list []*document) 
 	return nil
 }
 
+// Forget deletes the document of a device that is no longer there.
+func (p *Policies) Forget(ctx context.Context, id event.DeviceID) error {
+	d := &p.documents
+	d.writing.Lock()
+	defer d.writing.Unlock()
+	if _, err := p.db.NewDelete().Model((*document)(nil)).Where("device_id = ?", id).Exec(ctx); err != nil {
+		return err
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	delete(d.of, id)
+	return nil
+}
+
 // maxVersion is the largest version that an agent may claim to hold. It
 // leaves room above it for as many changes as there will ever be.
 const maxVersion = 1 << 62

@@ -87,6 +87,16 @@ func TestVersionRisesWithTheContentAlone(t *testing.T) {
 	if ids := compose(); len(ids) != 2 {
 		t.Errorf("after a change of the plan: %v", ids)
 	}
+	if err := b.Forget(t.Context(), web); err != nil {
+		t.Fatal(err)
+	}
+	if b.Version(web) != 0 || b.Version(prod) == 0 {
+		t.Errorf("with web-1 forgotten the versions are %d, %d", b.Version(web), b.Version(prod))
+	}
+	b.reopen(t)
+	if b.Version(web) != 0 || b.Version(prod) == 0 {
+		t.Errorf("after another restart they are %d, %d", b.Version(web), b.Version(prod))
+	}
 }
 
 func TestARestoredBackupIsListenedTo(t *testing.T) {

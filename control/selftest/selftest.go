@@ -168,6 +168,12 @@ func insert(ctx context.Context, tx bun.Tx, entry *row) error {
 	return err
 }
 
+// Forget deletes the runs of a device that is no longer there.
+func (r *Runs) Forget(ctx context.Context, device event.DeviceID) error {
+	_, err := r.db.NewDelete().Model((*row)(nil)).Where("device_id = ?", device).Exec(ctx)
+	return err
+}
+
 func (r *Runs) edit(ctx context.Context, id string, change func(*row) error) error {
 	return r.db.RunInTx(ctx, nil, func(ctx context.Context, tx bun.Tx) error {
 		e := new(row)

@@ -209,4 +209,14 @@ func TestOldRunsAreForgotten(t *testing.T) {
 	if err != nil || list.Total != 100 || list.Next == "" {
 		t.Errorf("%d are kept, %v", list.Total, err)
 	}
+	if _, err := w.runs.Start(t.Context(), "org", "web-2", "eicar"); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.runs.Forget(t.Context(), "web-1"); err != nil {
+		t.Fatal(err)
+	}
+	list, err = w.runs.List(t.Context(), "org", selftest.Query{Paging: rest.Paging{Limit: 10}})
+	if err != nil || list.Total != 1 || list.Items[0].Device.ID != "web-2" {
+		t.Errorf("with web-1 forgotten there are %+v, %v", list.Items, err)
+	}
 }

@@ -273,11 +273,14 @@ unpack() {
 }
 
 # crumbs takes away what dpkg, rpm and install.sh have written beside our files
-# and, because they were ended, never put in their place.
+# and, because they were ended, never put in their place; and our scripts, which
+# rpm runs from files of its own.
 crumbs() {
     for file in $files; do
         rm -f "$file".dpkg-new "$file".dpkg-tmp "$file"';'???????? "${file%/*}/.${file##*/}.komainu-new"
     done
+    find /var/tmp -maxdepth 1 -name 'rpm-tmp.??????' -type f -user root -exec grep -qF "$ready" {} ';' -exec rm -f {} ';' 2>/dev/null
+    return 0
 }
 
 # swept takes away what a package manager does not know of: an installation

@@ -49,7 +49,11 @@ agent_leave() {
     rm -f "$ready" # first, so that an installation after half of this sets all up
     systemctl disable --quiet komainu-agent.service komainu-upgrade.path || true
     if [ -d /run/systemd/system ]; then
-        systemctl stop komainu-upgrade.path komainu-upgrade.service komainu-agent.service
+        # A removal that was ended in its middle has taken units away already,
+        # and systemctl fails for those. What counts is that nothing runs.
+        units="komainu-upgrade.path komainu-upgrade.service komainu-agent.service"
+        # shellcheck disable=SC2086 # a list
+        systemctl stop $units || ! systemctl is-active --quiet $units || return 1
     fi
 }
 
