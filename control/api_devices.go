@@ -95,6 +95,7 @@ func (a *api) revokeDevice(ctx context.Context, in *revokeInput) (device.Details
 		if err := a.known.machines.Offboard(ctx, organization, m.ID, in.Body.Reason); err != nil {
 			return device.Details{}, err
 		}
+		a.known.engine.Offboarded(m.ID)
 	}
 	a.agents.Disconnect(in.ID, fault.Unauthentic, "the device was offboarded: "+cmp.Or(in.Body.Reason, "no reason given"))
 	return a.device(ctx, &deviceInput{in.ID})

@@ -165,7 +165,7 @@ func (r *registrar) admits(id string) error {
 	if err != nil {
 		return err
 	}
-	if m.Extension.State == deploy.Creating {
+	if r.engine.Expects(id) {
 		return nil
 	}
 	device, known := r.devices.State(m.Device)
@@ -205,7 +205,11 @@ func (r *registrar) Register(ctx context.Context, to enrol.Admission, facts json
 	}
 	before, _ := r.machines.Lookup(to.Machine)
 	if err := r.machines.Enrolled(ctx, r.organization.ID, e.ID, to.Machine, id, knownBy(f), observe); err != nil {
-		return enrol.Registration{}, err
+		// Nobody gets an identity of this device: it need not be in the lists.
+		return enrol.Registration{}, errors.Join(err, r.devices.Offboard(ctx, r.organization.ID, id, "its machine was offboarded before it had enrolled"))
+	}
+	if to.Evidence {
+		r.engine.Came(to.Machine)
 	}
 	r.engine.Wake()
 	return enrol.Registration{Device: id, Organization: r.organization.ID, Environment: e.Name}, r.replaced(ctx, before.Device, id)

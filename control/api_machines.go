@@ -154,8 +154,8 @@ type offboardMachineInput struct {
 	}
 }
 
-// offboardMachine revokes the identity first: if what follows fails, the agent
-// is out all the same.
+// offboardMachine ends the protection of a machine. The machine goes first, or
+// a plan that is on would bring the agent back.
 func (a *api) offboardMachine(ctx context.Context, in *offboardMachineInput) (MachineDetails, error) {
 	organization := access.ActorOf(ctx).Organization
 	m, err := a.known.machines.Get(organization, in.ID)
@@ -172,11 +172,7 @@ func (a *api) offboardMachine(ctx context.Context, in *offboardMachineInput) (Ma
 			return MachineDetails{}, err
 		}
 	}
-	if m.Connector != "" {
-		if err := a.known.engine.Remove(ctx, m.ID); err != nil {
-			return MachineDetails{}, err
-		}
-	}
+	a.known.engine.Offboarded(m.ID)
 	return a.machine(ctx, &machineInput{in.ID})
 }
 

@@ -136,8 +136,11 @@ func (o *onboarding) engineConfig(n neighbours, server string) onboard.Config {
 			protect, err := n.plans.Protects(ctx, organization, environment)
 			return onboard.Plan{Tier: n.plans.Tier(environment), Protect: protect}, err
 		},
-		Package: func(format, arch string) (onboard.Package, bool) {
-			p, ok := o.wanted(n.organization, format, arch)
+		Package: func(version, format, arch string) (onboard.Package, bool) {
+			p, ok := o.repository.Find(version, format, arch)
+			if version == "" {
+				p, ok = o.wanted(n.organization, format, arch)
+			}
 			return onboard.Package{Version: p.Version, SHA256: p.SHA256, Size: p.Size, URL: n.address + "/repository/" + content.File(p), Content: func() (io.ReadCloser, error) { return o.repository.Content(p) }}, ok
 		},
 		Pin: n.ids.Pin,
@@ -152,7 +155,7 @@ func (o *onboarding) engineConfig(n neighbours, server string) onboard.Config {
 			if !ok || s.Organization != organization {
 				return nil
 			}
-			d := &onboard.Device{ID: id, Offboarded: s.Offboarded, Connected: s.Connected, Confirmed: n.rules.InForce(id), Version: s.Version}
+			d := &onboard.Device{ID: id, Offboarded: s.Offboarded, Connected: s.Connected, Confirmed: n.rules.InForce(id), Version: s.Version, Addresses: s.Addresses}
 			if !s.Connected {
 				d.Silent = time.Since(s.LastSeen)
 			}

@@ -75,12 +75,14 @@ func Failf(id ReasonID, format string, args ...any) *Failure {
 	return Fail(id, fmt.Sprintf(format, args...))
 }
 
-func (f *Failure) Error() string {
-	text := f.Reason.Text
-	if f.Reason.Detail != "" {
-		text += " (" + f.Reason.Detail + ")"
+func (f *Failure) Error() string { return f.Said() + "; " + f.Reason.Remedy }
+
+// Said is what has happened, without what to do about it.
+func (f *Failure) Said() string {
+	if f.Reason.Detail == "" {
+		return f.Reason.Text
 	}
-	return text + "; " + f.Reason.Remedy
+	return f.Reason.Text + " (" + f.Reason.Detail + ")"
 }
 
 // Permanent reports whether trying again alone does not help: somebody has to
@@ -137,4 +139,13 @@ func LimitsOf(h Host) Limits {
 		return l.Limits()
 	}
 	return Limits{}
+}
+
+// AddressOf returns the IP address that a host was reached at: that which it
+// tells with a method RemoteIP, or "".
+func AddressOf(h Host) string {
+	if r, ok := h.(interface{ RemoteIP() string }); ok {
+		return r.RemoteIP()
+	}
+	return ""
 }

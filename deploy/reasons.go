@@ -65,6 +65,7 @@ const (
 	EnrolRefused      ReasonID = "enrol_refused"
 	EnrolFailed       ReasonID = "enrol_failed"
 	EnrolledElsewhere ReasonID = "enrolled_elsewhere"
+	EnrolledTwice     ReasonID = "enrolled_twice"
 	NoReport          ReasonID = "no_report"
 	NoPolicy          ReasonID = "no_policy"
 	SelfTestFailed    ReasonID = "self_test_failed"
@@ -165,12 +166,14 @@ var catalogue = map[ReasonID]entry{
 	EnrolRefused:      {text: "the control plane refused the enrolment", remedy: "nothing: it is tried again with a new token"},
 	EnrolFailed:       {text: "the agent could not enrol", remedy: "the detail is what it says; it is tried again"},
 	EnrolledElsewhere: {text: "the agent on the machine belongs to another control plane", permanent: true, remedy: "offboard it there, or take the machine over from its page"},
-	NoReport:          {text: "the agent is enrolled but has not connected", remedy: "komainu connectivity test on the machine says why"},
-	NoPolicy:          {text: "the agent does not confirm its policy", remedy: "the page of the device says what the agent refuses"},
-	SelfTestFailed:    {text: "the self-test did not pass", remedy: "the run of the test says at which stage it ended and why"},
-	SelfTestSilent:    {text: "the self-test gave no answer in time", remedy: "nothing: it is tried again; look at the load of the machine if it stays"},
-	RemoveFailed:      {text: "the agent could not be removed", remedy: "the detail is what the package manager says; remove the package komainu-agent by hand"},
-	Interrupted:       {text: "the control plane was stopped in the middle of it", remedy: "nothing: it is taken up again"},
+	EnrolledTwice: {text: "the agent on the machine is enrolled as another machine", permanent: true,
+		remedy: "if both are one server, take it out of one of the inventories; if it is a copy of the other one, take it over from its page: it gets an identity of its own"},
+	NoReport:       {text: "the agent is enrolled but has not connected", remedy: "komainu connectivity test on the machine says why"},
+	NoPolicy:       {text: "the agent does not confirm its policy", remedy: "the page of the device says what the agent refuses"},
+	SelfTestFailed: {text: "the self-test did not pass", remedy: "the run of the test says at which stage it ended and why"},
+	SelfTestSilent: {text: "the self-test gave no answer in time", remedy: "nothing: it is tried again; look at the load of the machine if it stays"},
+	RemoveFailed:   {text: "the agent could not be removed", remedy: "the detail says why; it is tried again for about a day. After that, or sooner, remove the package komainu-agent by hand"},
+	Interrupted:    {text: "the control plane was stopped in the middle of it", remedy: "nothing: it is taken up again"},
 
 	Windows:       {text: "this is Windows, for which this version has no automatic deployment", permanent: true, remedy: "nothing can be done in this version"},
 	Appliance:     {text: "this is an appliance", permanent: true, remedy: "nothing can be done"},

@@ -67,6 +67,7 @@ type State struct {
 	LastSeen     time.Time
 	Version      string // of the agent
 	Name         string
+	Addresses    []string  // of the host, as its agent tells; not to be changed
 	Healthy      bool      // as its last report says
 	Problem      string    // what is not well
 	Reported     time.Time // the last report, zero before the first
@@ -80,7 +81,7 @@ func (r *Registry) State(id event.DeviceID) (s State, ok bool) {
 	if e == nil {
 		return s, false
 	}
-	s = State{Organization: e.organization, Environment: e.environment, Offboarded: e.offboarded, Connected: e.connected, LastSeen: e.lastSeen, Version: e.agentVersion, Name: e.name}
+	s = State{Organization: e.organization, Environment: e.environment, Offboarded: e.offboarded, Connected: e.connected, LastSeen: e.lastSeen, Version: e.agentVersion, Name: e.name, Addresses: e.addresses}
 	if e.report != nil {
 		s.Healthy, s.Problem, s.Reported = e.report.Healthy, problem(e.report), e.reportedAt
 	}

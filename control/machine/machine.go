@@ -111,6 +111,9 @@ type Extension struct {
 	Requested    time.Time      `json:"requested,omitzero"` // somebody wants it now
 }
 
+// Answered ends what somebody has asked for.
+func (x *Extension) Answered() { x.Requested, x.Despite, x.Take = time.Time{}, false, false }
+
 // AllTags returns the tags of the inventory and those that people gave; the
 // latter win.
 func (m *Machine) AllTags() []Tag {
@@ -377,12 +380,15 @@ func (r *Registry) Found(connector, key string) (Machine, bool) {
 }
 
 // Enrolled notes that an agent has enrolled: on the machine that its token was
-// made for, or on one that is new here.
+// made for, or on one that is new here. Errors: fault.Denied for a machine that
+// was offboarded meanwhile.
 func (r *Registry) Enrolled(ctx context.Context, organization, environment, id string, device event.DeviceID, k Known, observe time.Time) error {
 	now := r.now()
 	found := func(m *Machine) error {
+		if m.Offboarded {
+			return fault.New(fault.Denied, "the machine %s was offboarded; deploy to it from its page", m.Name)
+		}
 		m.Device, m.LastSeen = device, now
-		m.wanted()
 		m.System, m.OS, m.Arch = cmp.Or(k.System, m.System), cmp.Or(k.OS, m.OS), cmp.Or(k.Arch, m.Arch)
 		if m.Extension.Protected.IsZero() {
 			m.Extension.Observe = observe
@@ -468,7 +474,8 @@ func CheckTags(tags []Tag) error {
 	return nil
 }
 
-// Offboard notes that a machine is not to be protected any more.
+// Offboard notes that a machine is not to be protected any more. Where a
+// connector reaches it, the agent is to be taken off it.
 func (r *Registry) Offboard(ctx context.Context, organization, id, reason string) error {
 	if _, err := r.Get(organization, id); err != nil {
 		return err
@@ -486,8 +493,14 @@ func (r *Registry) Leave(ctx context.Context, organization, id string) error {
 
 func (r *Registry) end(ctx context.Context, id string, c access.Change, left bool) error {
 	return r.edit(ctx, id, r.audited(&c), func(m *Machine) error {
+		now := r.now()
 		if !m.Offboarded {
-			m.Offboarded, m.OffboardedAt, m.Left = true, r.now(), left
+			m.Offboarded, m.OffboardedAt, m.Left = true, now, left
+		}
+		if m.Connector != "" && !left {
+			m.note(now, func(x *Extension) {
+				x.State, x.Reason, x.Step, x.Waits, x.Next, x.Attempt = deploy.Removing, nil, deploy.Remove, "", time.Time{}, 0
+			})
 		}
 		return nil
 	})
@@ -503,8 +516,12 @@ func (r *Registry) Request(ctx context.Context, organization, id string, despite
 	}
 	change := access.Change{Action: "machine.deploy", Detail: map[string]bool{"despiteConflict": despite, "takeOver": take}}
 	return r.edit(ctx, id, r.audited(&change), func(m *Machine) error {
-		if m.Extension.State == deploy.Creating || m.Extension.State == deploy.Removing {
+		x := &m.Extension
+		switch {
+		case x.State == deploy.Creating, x.State == deploy.Removing && x.Next.IsZero():
 			return fault.New(fault.Conflict, "the machine is being worked on already")
+		case x.State == deploy.Removing: // it waits to be tried again, for nothing now
+			x.State, x.Since, x.Step, x.Reason = deploy.Waiting, r.now(), "", nil
 		}
 		m.wanted()
 		m.Extension.Despite, m.Extension.Take = despite, take
@@ -580,6 +597,56 @@ func (r *Registry) forget(ctx context.Context, m *Machine, action string) error 
 	delete(r.devices, m.Device)
 	r.mu.Unlock()
 	r.cfg.Changed(m.Organization, m.ID)
+	return nil
+}
+
+// Merge makes one machine of two that are the same server: id, which an
+// inventory names, and other, which came to be when the agent enrolled by
+// itself. What people decided about either stays; where they differ, what they
+// decided about id.
+func (r *Registry) Merge(ctx context.Context, id, other string) error {
+	r.writing.Lock()
+	defer r.writing.Unlock()
+	into, ok := r.Lookup(id)
+	from, there := r.Lookup(other)
+	switch {
+	case !ok || !there:
+		return fault.New(fault.NotFound, "one of the machines %s and %s is not there any more", id, other)
+	case into.Organization != from.Organization || into.Environment != from.Environment || from.Connector != "" || from.Device == "":
+		return fault.New(fault.Conflict, "the machines %s and %s cannot be one", into.Name, from.Name)
+	}
+	into.Device, into.OwnTags = from.Device, (&Machine{OwnTags: into.OwnTags, Tags: from.OwnTags}).AllTags()
+	if into.Plan == Inherit {
+		into.Plan = from.Plan
+	}
+	if from.FirstSeen.Before(into.FirstSeen) {
+		into.FirstSeen = from.FirstSeen
+	}
+	if into.Extension.Protected.IsZero() {
+		into.Extension.Observe = from.Extension.Observe
+	}
+	into.Version++
+	err := r.db.RunInTx(ctx, nil, func(ctx context.Context, tx bun.Tx) error {
+		if _, err := tx.NewDelete().Model(&from).WherePK().Exec(ctx); err != nil {
+			return err
+		}
+		if _, err := tx.NewUpdate().Model((*Line)(nil)).Set("machine_id = ?", into.ID).Where("machine_id = ?", from.ID).Exec(ctx); err != nil {
+			return err
+		}
+		if _, err := tx.NewUpdate().Model(&into).WherePK().Exec(ctx); err != nil {
+			return err
+		}
+		return r.cfg.Record(ctx, tx, access.Change{Action: "machine.merge", Target: into.ID, Name: into.Name, Detail: map[string]string{"machine": from.ID, "name": from.Name}})
+	})
+	if err != nil {
+		return err
+	}
+	r.mu.Lock()
+	delete(r.machines, from.ID)
+	r.mu.Unlock()
+	r.show(&into)
+	r.cfg.Changed(into.Organization, from.ID)
+	r.cfg.Changed(into.Organization, into.ID)
 	return nil
 }
 

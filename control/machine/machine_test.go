@@ -38,6 +38,7 @@ type naive struct {
 	Plan           machine.Setting
 	Version        uint64
 	State          deploy.State
+	Waits          bool // to be worked on again later
 	Tags           int
 }
 
@@ -134,10 +135,43 @@ func (p *paper) enrolByItself(t *rapid.T) {
 
 func (p *paper) enrolOn(t *rapid.T) {
 	id, device := p.any(t), p.fresh()
-	if err := p.registry.Enrolled(context.Background(), org, env, id, device, machine.Known{}, time.Time{}); err != nil {
+	err := p.registry.Enrolled(context.Background(), org, env, id, device, machine.Known{}, time.Time{})
+	if p.all[id].Offboarded {
+		if !fault.Is(err, fault.Denied) {
+			t.Fatalf("it was offboarded: %v", err)
+		}
+		return
+	}
+	if err != nil {
 		t.Fatal(err)
 	}
-	p.all[id].Device, p.all[id].Offboarded, p.all[id].OffboardedAt = device, false, time.Time{}
+	p.all[id].Device = device
+}
+
+// merge makes one machine of one that an inventory names and one whose agent
+// enrolled by itself.
+func (p *paper) merge(t *rapid.T) {
+	id, other := p.any(t), p.any(t)
+	into, from := p.all[id], p.all[other]
+	if id == other {
+		t.Skip("one machine")
+	}
+	err := p.registry.Merge(context.Background(), id, other)
+	if from.Connector != "" || from.Device == "" {
+		if !fault.Is(err, fault.Conflict) {
+			t.Fatalf("what an inventory names, or has no agent: %v", err)
+		}
+		return
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	into.Device, into.Version, into.Tags = from.Device, into.Version+1, max(into.Tags, from.Tags)
+	if into.Plan == machine.Inherit {
+		into.Plan = from.Plan
+	}
+	delete(p.all, other)
+	p.told++
 }
 
 func (p *paper) change(t *rapid.T) {
@@ -172,8 +206,12 @@ func (p *paper) offboard(t *rapid.T) {
 	if err := p.registry.Offboard(context.Background(), org, id, "retired"); err != nil {
 		t.Fatal(err)
 	}
-	if m := p.all[id]; !m.Offboarded {
+	m := p.all[id]
+	if !m.Offboarded {
 		m.Offboarded, m.OffboardedAt = true, p.clock
+	}
+	if m.Connector != "" {
+		m.State, m.Waits = deploy.Removing, false
 	}
 	p.told++
 }
@@ -198,7 +236,7 @@ func (p *paper) request(t *rapid.T) {
 	id := p.any(t)
 	m := p.all[id]
 	err := p.registry.Request(context.Background(), org, id, false, false)
-	if m.State == deploy.Creating || m.State == deploy.Removing {
+	if m.State == deploy.Creating || m.State == deploy.Removing && !m.Waits {
 		if !fault.Is(err, fault.Conflict) {
 			t.Fatalf("it is worked on already: %v", err)
 		}
@@ -207,17 +245,24 @@ func (p *paper) request(t *rapid.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	m.Offboarded, m.OffboardedAt = false, time.Time{}
+	if m.State == deploy.Removing {
+		m.State = deploy.Waiting
+	}
+	m.Offboarded, m.OffboardedAt, m.Waits = false, time.Time{}, false
 	p.told++
 }
 
 func (p *paper) note(t *rapid.T) {
 	id := p.any(t)
 	state := rapid.SampledFrom(deploy.States()).Draw(t, "state")
-	if err := p.registry.Note(context.Background(), id, machine.Line{Step: deploy.Connect, State: machine.LineOK}, func(x *machine.Extension) { x.State = state }); err != nil {
+	var next time.Time
+	if rapid.Bool().Draw(t, "later") {
+		next = p.clock.Add(time.Hour)
+	}
+	if err := p.registry.Note(context.Background(), id, machine.Line{Step: deploy.Connect, State: machine.LineOK}, func(x *machine.Extension) { x.State, x.Next = state, next }); err != nil {
 		t.Fatal(err)
 	}
-	p.all[id].State = state
+	p.all[id].State, p.all[id].Waits = state, !next.IsZero()
 }
 
 // noteAll notes the states of several machines, one of which is not there.
@@ -274,7 +319,7 @@ func (p *paper) restart(t *rapid.T) {
 	p.open(t)
 	for _, m := range p.all {
 		if m.State == deploy.Creating {
-			m.State = deploy.Waiting
+			m.State, m.Waits = deploy.Waiting, false
 		}
 	}
 }
@@ -283,7 +328,7 @@ func (p *paper) check(t *rapid.T) {
 	got := map[string]*naive{}
 	devices := map[event.DeviceID]string{}
 	for _, m := range p.registry.All(env) {
-		got[m.ID] = &naive{Connector: m.Connector, Key: m.ExternalID, Device: m.Device, Gone: m.Gone, Offboarded: m.Offboarded, OffboardedAt: m.OffboardedAt, Plan: m.Plan, Version: m.Version, State: m.Extension.State, Tags: len(m.OwnTags)}
+		got[m.ID] = &naive{Connector: m.Connector, Key: m.ExternalID, Device: m.Device, Gone: m.Gone, Offboarded: m.Offboarded, OffboardedAt: m.OffboardedAt, Plan: m.Plan, Version: m.Version, State: m.Extension.State, Waits: !m.Extension.Next.IsZero(), Tags: len(m.OwnTags)}
 	}
 	if diff := gocmp.Diff(p.all, got, cmpopts.EquateEmpty()); diff != "" {
 		t.Fatal(diff)
@@ -336,7 +381,7 @@ func TestRegistryLikeANaiveOne(t *testing.T) {
 		p.open(t)
 		t.Repeat(map[string]func(*rapid.T){
 			"": p.check, "sync": p.sync, "enrol": p.enrolByItself, "enrolOn": p.enrolOn, "change": p.change, "offboard": p.offboard, "request": p.request,
-			"note": p.note, "noteAll": p.noteAll, "expire": p.expire, "delete": p.delete, "abandon": p.abandon, "restart": p.restart,
+			"note": p.note, "noteAll": p.noteAll, "expire": p.expire, "merge": p.merge, "delete": p.delete, "abandon": p.abandon, "restart": p.restart,
 		})
 	})
 }

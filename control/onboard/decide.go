@@ -21,8 +21,10 @@ type Device struct {
 	Offboarded bool
 	Connected  bool
 	Silent     time.Duration // how long it has not been connected
+	Awaited    time.Duration // as much of that as it could have connected
 	Confirmed  bool          // it has confirmed the policy that applies now
 	Version    string        // of the agent
+	Addresses  []string      // of its host, as the agent tells
 }
 
 const (
@@ -33,6 +35,8 @@ const (
 	// silentFor is how long it may be away while the machine cannot be reached
 	// either: a reboot takes less.
 	silentFor = 3 * time.Minute
+	// removeTries bounds how often a removal is tried: for about a day.
+	removeTries = 50
 )
 
 // work is what is to be done about a machine.
@@ -104,10 +108,10 @@ func decide(m *machine.Machine, p Plan, s Settings, device *Device) decision {
 		return decision{work: nothing, state: deploy.Succeeded}
 	case device != nil && device.Connected:
 		return decision{work: verify}
-	case device != nil && proven && (device.Silent < peekAfter || device.Silent < silentFor && (m.Connector == "" || m.Gone)):
+	case device != nil && proven && m.Extension.Requested.IsZero() && (device.Awaited < peekAfter || device.Awaited < silentFor && (m.Connector == "" || m.Gone)):
 		return decision{work: nothing, state: deploy.Succeeded}
 	case m.Connector != "" && !m.Gone && device != nil:
-		return decision{work: repair, early: proven && device.Silent < silentFor}
+		return decision{work: repair, early: proven && device.Awaited < silentFor}
 	case m.Connector != "" && !m.Gone:
 		return decision{work: install}
 	case device != nil:

@@ -12,8 +12,8 @@ import (
 func TestDecide(t *testing.T) {
 	on, off := Plan{Tier: policy.P2, Protect: true}, Plan{Tier: policy.Off, Protect: true}
 	reached := func(m machine.Machine) *machine.Machine { m.Connector, m.System = "way", "linux"; return &m }
-	connected, silent := &Device{ID: "d", Connected: true}, &Device{ID: "d", Silent: time.Hour}
-	rebooting, away := &Device{ID: "d", Silent: 30 * time.Second}, &Device{ID: "d", Silent: time.Minute}
+	connected, silent := &Device{ID: "d", Connected: true}, &Device{ID: "d", Silent: time.Hour, Awaited: time.Hour}
+	rebooting, away := &Device{ID: "d", Silent: 30 * time.Second, Awaited: 30 * time.Second}, &Device{ID: "d", Silent: time.Minute, Awaited: time.Minute}
 	proven := machine.Extension{State: deploy.Succeeded}
 	for name, c := range map[string]struct {
 		m      *machine.Machine

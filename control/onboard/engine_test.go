@@ -1,10 +1,12 @@
 package onboard
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -18,6 +20,7 @@ import (
 	"komainu/deploy"
 	"komainu/drill"
 	"komainu/event"
+	"komainu/fault"
 	"komainu/policy"
 )
 
@@ -52,8 +55,13 @@ type fakeHost struct {
 	panics             bool
 	holds              chan struct{} // the installation waits for it
 	installed, removed int
+	version            string // of the package that came last
 	device             event.DeviceID
+	ip                 string
 }
+
+// RemoteIP is where the host is reached.
+func (h *fakeHost) RemoteIP() string { return h.ip }
 
 const org, env = "org", "env"
 
@@ -80,6 +88,7 @@ func newWorld(t *testing.T, hosts ...string) *world {
 	w.inventory(hosts...)
 	w.engine, err = Open(t.Context(), w.config())
 	must(err)
+	w.engine.opened = w.engine.opened.Add(-24 * time.Hour)
 	return w
 }
 
@@ -126,8 +135,9 @@ func (w *world) config() Config {
 			}
 			return h, nil
 		},
-		Package: func(format, arch string) (Package, bool) {
-			return Package{Version: "2.0.0", SHA256: "aa", Size: 3, Content: func() (io.ReadCloser, error) { return io.NopCloser(strings.NewReader("deb")), nil }}, format == "deb" && arch == "amd64"
+		Package: func(version, format, arch string) (Package, bool) {
+			version = cmp.Or(version, "2.0.0")
+			return Package{Version: version, SHA256: version, Size: 3, Content: func() (io.ReadCloser, error) { return io.NopCloser(strings.NewReader("deb")), nil }}, format == "deb" && arch == "amd64"
 		},
 		Token: func(_ context.Context, m machine.Machine) (string, error) {
 			w.mu.Lock()
@@ -186,7 +196,9 @@ func (h *fakeHost) Run(ctx context.Context, _ string, args []string, stdin io.Re
 		line("done")
 		return nil
 	case "remove":
+		h.w.mu.Lock()
 		h.removed++
+		h.w.mu.Unlock()
 		line("done")
 		return nil
 	}
@@ -207,8 +219,20 @@ func (h *fakeHost) Run(ctx context.Context, _ string, args []string, stdin io.Re
 		line("fail " + h.fail)
 		return &deploy.Exit{Code: 90}
 	}
-	token, _, _ := strings.Cut(string(text), "\n")
-	h.enrol(ctx, token)
+	h.w.mu.Lock()
+	for _, a := range args {
+		if version, ok := strings.CutPrefix(a, "sha256="); ok {
+			h.version = version
+		}
+	}
+	h.w.mu.Unlock()
+	if token, _, _ := strings.Cut(string(text), "\n"); slices.Contains(args, "token=-") {
+		h.enrol(ctx, token)
+	} else {
+		h.w.mu.Lock()
+		h.installed++ // it keeps its identity
+		h.w.mu.Unlock()
+	}
 	line("done 2.0.0 " + string(h.device))
 	return nil
 }
@@ -223,7 +247,7 @@ func (h *fakeHost) enrol(ctx context.Context, token string) {
 	h.device = event.DeviceID(fmt.Sprintf("device-%d", len(h.w.devices)))
 	h.w.devices[h.device] = &Device{ID: h.device, Connected: true, Confirmed: true, Version: "2.0.0"}
 	h.w.mu.Unlock()
-	if err := h.w.machines.Enrolled(ctx, org, env, id, h.device, machine.Known{}, time.Time{}); err != nil {
+	if err := h.w.machines.Enrolled(ctx, org, env, id, h.device, machine.Known{}, time.Time{}); err != nil && !fault.Is(err, fault.Denied) {
 		h.w.t.Error(err)
 	}
 	h.w.engine.News()
@@ -276,6 +300,27 @@ func (w *world) machine(name string) machine.Machine {
 	}
 	w.t.Fatalf("there is no machine %s", name)
 	return machine.Machine{}
+}
+
+// until waits until something holds.
+func (w *world) until(what string, holds func() bool) {
+	w.t.Helper()
+	deadline := time.After(20 * time.Second)
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		w.mu.Lock()
+		ok := holds()
+		w.mu.Unlock()
+		if ok {
+			return
+		}
+		select {
+		case <-deadline:
+			w.t.Fatalf("not in time: %s", what)
+		case <-tick.C:
+		}
+	}
 }
 
 func (w *world) set(f func()) { w.mu.Lock(); f(); w.mu.Unlock(); w.engine.Wake() }
@@ -381,20 +426,7 @@ func TestDriftIsRepaired(t *testing.T) {
 	w.run()
 	m := w.becomes("a", deploy.Succeeded, "")
 	w.set(func() { *w.devices[m.Device] = Device{ID: m.Device, Silent: time.Hour} })
-	deadline := time.After(20 * time.Second)
-	for {
-		w.mu.Lock()
-		n := w.hosts["a"].installed
-		w.mu.Unlock()
-		if n == 2 {
-			break
-		}
-		select {
-		case <-deadline:
-			t.Fatal("nobody has repaired it")
-		case <-time.After(5 * time.Millisecond):
-		}
-	}
+	w.until("it is repaired", func() bool { return w.hosts["a"].installed == 2 })
 	w.becomes("a", deploy.Succeeded, "")
 }
 
@@ -408,14 +440,7 @@ func TestRebootIsNoFailure(t *testing.T) {
 		w.hosts["a"].refuse = deploy.Fail(deploy.TimedOut, "it boots")
 		*w.devices[m.Device] = Device{ID: m.Device, Silent: time.Minute}
 	})
-	deadline := time.After(20 * time.Second)
-	for w.machine("a").Extension.Next.IsZero() {
-		select {
-		case <-deadline:
-			t.Fatal("nobody has looked")
-		case <-time.After(5 * time.Millisecond):
-		}
-	}
+	w.until("somebody looks", func() bool { return !w.machine("a").Extension.Next.IsZero() })
 	if m := w.becomes("a", deploy.Succeeded, ""); m.Extension.Attempt != 0 {
 		t.Errorf("%+v", m.Extension)
 	}
@@ -451,35 +476,16 @@ func TestSelfTestOfAnAgentThatWasRestartedIsBegunAgain(t *testing.T) {
 	w := newWorld(t, "a")
 	w.set(func() { w.silent = true })
 	w.run()
-	until := func(what string, holds func() bool) {
-		t.Helper()
-		deadline := time.After(20 * time.Second)
-		tick := time.NewTicker(5 * time.Millisecond)
-		defer tick.Stop()
-		for {
-			w.mu.Lock()
-			ok := holds()
-			w.mu.Unlock()
-			if ok {
-				return
-			}
-			select {
-			case <-deadline:
-				t.Fatalf("not in time: %s", what)
-			case <-tick.C:
-			}
-		}
-	}
-	until("a test is begun", func() bool { return len(w.runs) == 1 })
+	w.until("a test is begun", func() bool { return len(w.runs) == 1 })
 	device := w.machine("a").Device
 	w.set(func() { w.devices[device].Connected = false })
 	w.engine.News()
 	asked := 0
-	until("the engine has seen it go", func() bool { asked = w.asked; return asked > 0 })
-	until("the engine has looked since", func() bool { w.engine.News(); return w.asked > asked+2 })
+	w.until("the engine has seen it go", func() bool { asked = w.asked; return asked > 0 })
+	w.until("the engine has looked since", func() bool { w.engine.News(); return w.asked > asked+2 })
 	w.set(func() { w.devices[device].Connected = true })
 	w.engine.News()
-	until("another test is begun", func() bool { return len(w.runs) == 2 })
+	w.until("another test is begun", func() bool { return len(w.runs) == 2 })
 	w.set(func() { w.silent = false })
 	w.engine.News()
 	m := w.becomes("a", deploy.Succeeded, "")
@@ -508,12 +514,214 @@ func TestOffboardingRemovesTheAgent(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.set(func() { w.devices[m.Device].Offboarded = true })
-	if err := w.engine.Remove(t.Context(), m.ID); err != nil {
-		t.Fatal(err)
-	}
 	w.becomes("a", deploy.None, deploy.Offboarded)
 	if w.hosts["a"].removed != 1 {
 		t.Errorf("removed %d times", w.hosts["a"].removed)
+	}
+}
+
+// TestOffboardingEndsADeployment offboards a machine in the middle of the
+// installation: whatever came of that goes, and the token is worth nothing.
+func TestOffboardingEndsADeployment(t *testing.T) {
+	w := newWorld(t, "a")
+	w.hosts["a"].holds = make(chan struct{})
+	w.run()
+	m := w.becomes("a", deploy.Creating, "")
+	w.until("it is to enrol", func() bool { return len(w.tokens) == 1 })
+	if err := w.machines.Offboard(t.Context(), org, m.ID, "a mistake"); err != nil {
+		t.Fatal(err)
+	}
+	w.engine.Offboarded(m.ID)
+	w.becomes("a", deploy.None, deploy.Offboarded)
+	if w.hosts["a"].removed != 1 || w.hosts["a"].installed != 0 {
+		t.Errorf("removed %d times, installed %d times", w.hosts["a"].removed, w.hosts["a"].installed)
+	}
+	if err := w.machines.Enrolled(t.Context(), org, env, m.ID, "late", machine.Known{}, time.Time{}); !fault.Is(err, fault.Denied) {
+		t.Errorf("it enrols all the same: %v", err)
+	}
+}
+
+// TestRemovalIsTriedAgain has a host be down when it is offboarded.
+func TestRemovalIsTriedAgain(t *testing.T) {
+	w := newWorld(t, "a", "b")
+	w.run()
+	for _, name := range []string{"a", "b"} {
+		m := w.becomes(name, deploy.Succeeded, "")
+		w.set(func() { w.hosts[name].refuse = deploy.Fail(deploy.TimedOut, "it boots") })
+		if err := w.machines.Offboard(t.Context(), org, m.ID, "retired"); err != nil {
+			t.Fatal(err)
+		}
+		w.set(func() { w.devices[m.Device].Offboarded = true })
+		m = w.becomes(name, deploy.Removing, deploy.RemoveFailed)
+		if m.Extension.Next.IsZero() || !strings.Contains(m.Extension.Reason.Detail, "it boots") {
+			t.Errorf("%+v", m.Extension)
+		}
+	}
+	// Somebody wants the one back, and the other comes back by itself.
+	if err := w.machines.Request(t.Context(), org, w.machine("b").ID, false, false); err != nil {
+		t.Fatal(err)
+	}
+	w.set(func() { w.hosts["a"].refuse, w.hosts["b"].refuse, w.later = nil, nil, time.Hour })
+	w.becomes("a", deploy.None, deploy.Offboarded)
+	w.becomes("b", deploy.Succeeded, "")
+	if w.hosts["a"].removed != 1 || w.hosts["b"].removed != 0 {
+		t.Errorf("removed %d and %d times", w.hosts["a"].removed, w.hosts["b"].removed)
+	}
+	// Not for ever.
+	m := w.machine("a")
+	if err := w.machines.Offboard(t.Context(), org, m.ID, "again"); err != nil {
+		t.Fatal(err)
+	}
+	err := w.machines.Note(t.Context(), m.ID, machine.Line{}, func(x *machine.Extension) { x.Attempt = removeTries })
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.set(func() { w.hosts["a"].refuse = deploy.Fail(deploy.TimedOut, "it is gone") })
+	w.becomes("a", deploy.Failed, deploy.RemoveFailed)
+}
+
+// TestOnlyTheOwnAgentIsRemoved offboards a machine whose host has the agent of
+// another machine by now.
+func TestOnlyTheOwnAgentIsRemoved(t *testing.T) {
+	w := newWorld(t, "a", "b")
+	w.run()
+	a, b := w.becomes("a", deploy.Succeeded, ""), w.becomes("b", deploy.Succeeded, "")
+	w.set(func() {
+		w.hosts["a"].facts, w.devices[a.Device].Offboarded = []string{"device " + string(b.Device)}, true
+	})
+	if err := w.machines.Offboard(t.Context(), org, a.ID, "it is listed twice"); err != nil {
+		t.Fatal(err)
+	}
+	w.becomes("a", deploy.Failed, deploy.RemoveFailed)
+	if w.hosts["a"].removed != 0 {
+		t.Error("the agent of b was removed")
+	}
+}
+
+// TestAnIdentityIsOfOneMachine has hosts say that they are devices which other
+// machines have.
+func TestAnIdentityIsOfOneMachine(t *testing.T) {
+	w := newWorld(t, "victim")
+	w.run()
+	victim := w.becomes("victim", deploy.Succeeded, "")
+	if err := w.machines.Enrolled(t.Context(), org, env, "", "by-hand", machine.Known{Name: "web"}, time.Time{}); err != nil {
+		t.Fatal(err)
+	}
+	own := machine.Change{Version: 1, Plan: new(policy.P1), Tags: &[]machine.Tag{{Key: "team", Value: "web"}}}
+	if err := w.machines.Save(t.Context(), org, w.machine("web").ID, own); err != nil {
+		t.Fatal(err)
+	}
+	w.set(func() {
+		w.devices["by-hand"] = &Device{ID: "by-hand", Connected: true, Confirmed: true, Version: "2.0.0", Addresses: []string{"127.0.0.1", "192.0.2.7"}}
+		w.hosts["evil"] = &fakeHost{w: w, facts: []string{"device " + string(victim.Device), "agent 2.0.0", "service active"}, ip: "192.0.2.66"}
+		w.hosts["liar"] = &fakeHost{w: w, facts: []string{"device by-hand", "agent 2.0.0", "service active"}, ip: "192.0.2.66"}
+	})
+	w.inventory("victim", "evil", "liar")
+	w.becomes("evil", deploy.Failed, deploy.EnrolledTwice)
+	w.becomes("liar", deploy.Failed, deploy.EnrolledTwice)
+	if m, _ := w.machines.Of(victim.Device); m.ID != victim.ID || w.machine("web").Device != "by-hand" {
+		t.Errorf("%s has the device of another machine", m.Name)
+	}
+	// A copy gets an identity of its own when somebody says that it is one.
+	if err := w.machines.Request(t.Context(), org, w.machine("liar").ID, false, true); err != nil {
+		t.Fatal(err)
+	}
+	if m := w.becomes("liar", deploy.Succeeded, ""); m.Device == "by-hand" || w.machine("web").Device != "by-hand" {
+		t.Errorf("%+v", m)
+	}
+	// The server itself, listed after it had enrolled by hand.
+	w.set(func() {
+		w.hosts["web.example"] = &fakeHost{w: w, facts: []string{"device by-hand", "agent 2.0.0", "service active"}, ip: "192.0.2.7"}
+	})
+	w.inventory("victim", "evil", "liar", "web.example")
+	m := w.becomes("web.example", deploy.Succeeded, "")
+	if m.Device != "by-hand" || m.Plan != policy.P1 || len(m.OwnTags) != 1 || w.hosts["web.example"].installed != 1 {
+		t.Errorf("%+v", m)
+	}
+	for _, other := range w.machines.All(env) {
+		if other.Name == "web" {
+			t.Error("the server is there twice")
+		}
+	}
+}
+
+// TestRepairKeepsTheVersion repairs hosts whose agents have other versions than
+// new machines get: those are for the upgrades to change.
+func TestRepairKeepsTheVersion(t *testing.T) {
+	for _, c := range []struct {
+		agent, service, installs string
+	}{{"1.0.0", "active", ""}, {"3.0.0", "active", ""}, {"3.0.0", "inactive", ""}, {"3.0.0", "failed", "3.0.0"}, {"", "inactive", "2.0.0"}} {
+		w := newWorld(t, "a")
+		w.run()
+		m := w.becomes("a", deploy.Succeeded, "")
+		w.set(func() {
+			w.hosts["a"].version = ""
+			w.hosts["a"].facts = []string{"agent " + c.agent, "service " + c.service, "device " + string(m.Device)}
+			*w.devices[m.Device] = Device{ID: m.Device, Silent: time.Hour}
+		})
+		w.until("it is repaired", func() bool { return w.hosts["a"].installed == 2 })
+		w.set(func() {
+			w.devices[m.Device].Connected, w.devices[m.Device].Confirmed, w.devices[m.Device].Silent = true, true, 0
+		})
+		w.becomes("a", deploy.Succeeded, "")
+		if got := w.hosts["a"].version; got != c.installs {
+			t.Errorf("with agent %q, service %s: version %q was installed, want %q", c.agent, c.service, got, c.installs)
+		}
+	}
+}
+
+// TestAStartIsNoSilence opens an engine whose agents have not connected since
+// the control plane was away.
+func TestAStartIsNoSilence(t *testing.T) {
+	w := newWorld(t, "a")
+	stop := w.run()
+	m := w.becomes("a", deploy.Succeeded, "")
+	stop()
+	w.set(func() { *w.devices[m.Device] = Device{ID: m.Device, Silent: time.Hour} })
+	var err error
+	if w.engine, err = Open(t.Context(), w.config()); err != nil {
+		t.Fatal(err)
+	}
+	would := func() string {
+		would, _ := w.engine.Preview(new(w.machine("a")), w.plan)
+		return would
+	}
+	if got := would(); got != "nothing" {
+		t.Errorf("at once it would %s", got)
+	}
+	w.set(func() { w.later = peekAfter })
+	if got := would(); got != "repair" {
+		t.Errorf("after %s it would %s", peekAfter, got)
+	}
+}
+
+// TestAnEnvironmentWithoutAPlanStopsNoOther has a machine whose environment is
+// not there any more.
+func TestAnEnvironmentWithoutAPlanStopsNoOther(t *testing.T) {
+	w := newWorld(t, "a")
+	inventory := machine.Inventory{Machines: []machine.Known{{Key: "late", Name: "late", Address: "late", System: "linux"}}}
+	if _, err := w.machines.Sync(t.Context(), org, "deleted", "other", "aws", inventory); err != nil {
+		t.Fatal(err)
+	}
+	w.run()
+	w.becomes("a", deploy.Succeeded, "")
+}
+
+// TestARequestIsAnsweredOnce asks for what is not to be done, and nothing of
+// that is done later.
+func TestARequestIsAnsweredOnce(t *testing.T) {
+	w := newWorld(t, "a")
+	w.run()
+	m := w.becomes("a", deploy.Succeeded, "")
+	if err := w.machines.Request(t.Context(), org, m.ID, true, true); err != nil {
+		t.Fatal(err)
+	}
+	w.until("it is answered", func() bool {
+		x := w.machine("a").Extension
+		return x.Requested.IsZero() && !x.Take && !x.Despite
+	})
+	if m := w.becomes("a", deploy.Succeeded, ""); w.hosts["a"].installed != 1 {
+		t.Errorf("%+v", m.Extension)
 	}
 }
 

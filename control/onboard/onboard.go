@@ -56,8 +56,9 @@ type Config struct {
 	Plan func(ctx context.Context, organization, environment string) (Plan, error)
 	// Reach logs in to a machine. Errors: *deploy.Failure.
 	Reach func(ctx context.Context, m machine.Machine) (deploy.Host, error)
-	// Package returns the package of the agent that a machine is to get.
-	Package func(format, arch string) (Package, bool)
+	// Package returns a package of the agent: of a version, or with "" of that
+	// which a machine without an agent is to get.
+	Package func(version, format, arch string) (Package, bool)
 	// Token makes a join token for a machine alone.
 	Token func(ctx context.Context, m machine.Machine) (string, error)
 	// Device returns what is known of a device of an organization, nil when
@@ -84,13 +85,19 @@ type Config struct {
 type Engine struct {
 	cfg    Config
 	wake   chan struct{} // capacity 1
+	opened time.Time
 	saving sync.Mutex
 
 	mu       sync.Mutex
 	settings map[string]Saved
 	running  map[string]context.CancelCauseFunc // by machine
 	perEnv   map[string]int
-	news     chan struct{} // closed when something has changed that somebody may wait for
+	expected map[string]bool // machines that are told now to prove who they are
+	news     chan struct{}   // closed when something has changed that somebody may wait for
+
+	// unplanned are environments whose plan could not be read at the last look.
+	// The looks alone use it.
+	unplanned map[string]bool
 }
 
 // Open reads the settings from a migrated database.
@@ -100,8 +107,9 @@ func Open(ctx context.Context, cfg Config) (*Engine, error) {
 	}
 	e := &Engine{
 		cfg: cfg, wake: make(chan struct{}, 1), settings: map[string]Saved{}, running: map[string]context.CancelCauseFunc{}, perEnv: map[string]int{},
-		news: make(chan struct{}),
+		expected: map[string]bool{}, news: make(chan struct{}), unplanned: map[string]bool{},
 	}
+	e.opened = e.now()
 	return e, e.load(ctx)
 }
 
@@ -204,29 +212,26 @@ type candidate struct {
 // differs. What is only to be written down is written together, at the end:
 // nobody who could be protected waits for it.
 func (e *Engine) look(ctx context.Context, tasks *sync.WaitGroup) error {
-	plans := map[string]Plan{}
-	settings := map[string]Settings{}
+	environments := map[string]*wanted{}
 	var waiting []candidate
 	var notes []machine.Noted
 	for _, m := range e.cfg.Machines.All("") {
-		p, ok := plans[m.Environment]
+		want, ok := environments[m.Environment]
 		if !ok {
-			var err error
-			if p, err = e.cfg.Plan(ctx, m.Organization, m.Environment); err != nil {
-				return err
-			}
-			plans[m.Environment], settings[m.Environment] = p, e.Settings(m.Environment).Settings
+			want = e.want(ctx, m)
+			environments[m.Environment] = want
 		}
-		s := settings[m.Environment]
+		if want == nil {
+			continue
+		}
+		s := want.settings
 		if m.Extension.State == deploy.Removing {
-			if !e.isRunning(m.ID) {
-				e.mu.Lock()
-				e.start(ctx, tasks, m, func(ctx context.Context) { e.remove(ctx, m.ID) })
-				e.mu.Unlock()
+			if !e.isRunning(m.ID) && !m.Extension.Next.After(e.now()) {
+				e.take(ctx, tasks, m, s, func(ctx context.Context) { e.remove(ctx, m.ID) })
 			}
 			continue
 		}
-		d := decide(m, p, s, e.device(m))
+		d := decide(m, want.plan, s, e.device(m))
 		if err := e.promote(ctx, m); err != nil {
 			return err
 		}
@@ -253,6 +258,28 @@ func (e *Engine) look(ctx context.Context, tasks *sync.WaitGroup) error {
 	return e.cfg.Machines.NoteAll(ctx, notes)
 }
 
+// wanted is what is wanted of the machines of an environment.
+type wanted struct {
+	plan     Plan
+	settings Settings
+}
+
+// want returns what is wanted of the machines of an environment, that of m. It
+// is nil when the plan cannot be read: one environment, that is perhaps being
+// deleted, must not keep all others from being looked at.
+func (e *Engine) want(ctx context.Context, m *machine.Machine) *wanted {
+	plan, err := e.cfg.Plan(ctx, m.Organization, m.Environment)
+	if err != nil {
+		if !e.unplanned[m.Environment] && ctx.Err() == nil {
+			e.cfg.Log.Warn("the plan of an environment cannot be read, and its machines are left as they are; it is tried again", "environment", m.Environment, "error", err)
+		}
+		e.unplanned[m.Environment] = true
+		return nil
+	}
+	delete(e.unplanned, m.Environment)
+	return &wanted{plan, e.Settings(m.Environment).Settings}
+}
+
 // note is a state to be written down at the end of a look. A machine whose
 // removal somebody has begun since is left alone.
 func note(m *machine.Machine, change func(*machine.Extension)) machine.Noted {
@@ -275,22 +302,29 @@ func rank(c candidate) int {
 	return 2
 }
 
+// device returns the device of a machine. That no agent was connected while
+// the control plane was away says nothing of the agent.
 func (e *Engine) device(m *machine.Machine) *Device {
 	if m.Device == "" {
 		return nil
 	}
-	return e.cfg.Device(m.Organization, m.Device)
+	d := e.cfg.Device(m.Organization, m.Device)
+	if d != nil {
+		d.Awaited = min(d.Silent, e.now().Sub(e.opened))
+	}
+	return d
 }
 
 // settle returns the state of a machine about which nothing is to be done,
 // when it is another than the one that is written down.
 func settle(m *machine.Machine, d decision) (machine.Noted, bool) {
 	x := m.Extension
-	if x.State == d.state && same(x.Reason, d.reason) && x.Waits == "" {
+	if x.State == d.state && same(x.Reason, d.reason) && x.Waits == "" && x.Requested.IsZero() && !x.Despite && !x.Take {
 		return machine.Noted{}, false
 	}
 	return note(m, func(x *machine.Extension) {
 		x.State, x.Reason, x.Step, x.Waits, x.Next = d.state, d.reason, "", "", time.Time{}
+		x.Answered() // there is nothing to be done
 	}), true
 }
 
@@ -338,7 +372,7 @@ func (e *Engine) queue(ctx context.Context, tasks *sync.WaitGroup, c candidate) 
 	if waits == "" && x.Next.After(e.now()) {
 		return machine.Noted{}, false // it is tried again then
 	}
-	if waits == "" && !e.take(ctx, tasks, c) {
+	if waits == "" && !e.take(ctx, tasks, c.m, c.s, func(ctx context.Context) { e.protect(ctx, c.m.ID, c.d) }) {
 		waits = WaitsTurn
 	}
 	if waits == "" || c.d.early || x.State == deploy.Waiting && x.Waits == waits || (x.State == deploy.Failed || x.State == deploy.NotApplicable) && waits == WaitsTurn {
@@ -348,13 +382,13 @@ func (e *Engine) queue(ctx context.Context, tasks *sync.WaitGroup, c candidate) 
 }
 
 // take begins a task if there is room for one more.
-func (e *Engine) take(ctx context.Context, tasks *sync.WaitGroup, c candidate) bool {
+func (e *Engine) take(ctx context.Context, tasks *sync.WaitGroup, m *machine.Machine, s Settings, task func(context.Context)) bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if e.perEnv[c.m.Environment] >= c.s.Concurrency {
+	if e.perEnv[m.Environment] >= s.Concurrency {
 		return false
 	}
-	e.start(ctx, tasks, c.m, func(ctx context.Context) { e.protect(ctx, c.m.ID, c.d) })
+	e.start(ctx, tasks, m, task)
 	return true
 }
 
@@ -449,15 +483,32 @@ func (e *Engine) Preview(m *machine.Machine, p Plan) (would string, reason *depl
 	return string(d.work), d.reason
 }
 
-// Remove has the agent taken off a machine that was offboarded. It returns at
-// once; the state of the machine says how it goes.
-func (e *Engine) Remove(ctx context.Context, id string) error {
-	err := e.cfg.Machines.Note(ctx, id, machine.Line{}, func(x *machine.Extension) {
-		x.State, x.Reason, x.Step, x.Waits, x.Next = deploy.Removing, nil, deploy.Remove, "", time.Time{}
-	})
+// Offboarded ends what is being done on a machine that was offboarded, so that
+// the agent is taken off at once.
+func (e *Engine) Offboarded(id string) {
 	e.cancel(id)
 	e.Wake()
-	return err
+}
+
+// Expects reports whether a machine is being told, at this moment, to prove
+// who it is.
+func (e *Engine) Expects(id string) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.expected[id]
+}
+
+// Came notes that a machine has proven who it is. It is not expected once more.
+func (e *Engine) Came(id string) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	delete(e.expected, id)
+}
+
+func (e *Engine) expect(id string) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.expected[id] = true
 }
 
 // Retry has the machines of a connector tried again soon that have failed.

@@ -5,6 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
+	"net/netip"
+	"slices"
 	"time"
 
 	"komainu/control/machine"
@@ -38,14 +41,14 @@ func (e *Engine) protect(ctx context.Context, id string, d decision) {
 	if err == nil {
 		return
 	}
-	if noted := a.failed(context.WithoutCancel(ctx), err); noted != nil {
+	if noted := a.failed(context.WithoutCancel(ctx), err); noted != nil && !errors.Is(noted, errUnwanted) {
 		e.cfg.Log.Error("what became of a machine cannot be written down", "machine", id, "error", noted)
 	}
 }
 
 func (a *attempt) protect(ctx context.Context, w work) error {
-	err := a.cfg.Machines.Note(ctx, a.id, machine.Line{}, func(x *machine.Extension) {
-		x.State, x.Reason, x.Waits, x.StartedAt, x.Next = deploy.Creating, nil, "", a.started, time.Time{}
+	err := a.note(ctx, machine.Line{}, func(x *machine.Extension) {
+		x.Reason, x.Waits, x.StartedAt, x.Next = nil, "", a.started, time.Time{}
 		x.Attempt++
 	})
 	if err != nil {
@@ -63,15 +66,36 @@ func (a *attempt) protect(ctx context.Context, w work) error {
 	return a.prove(ctx, device)
 }
 
-// at begins a step.
-func (a *attempt) at(ctx context.Context, step deploy.Step) error {
+// note changes the state of the machine, unless somebody has offboarded it
+// meanwhile: then errUnwanted ends the attempt.
+func (a *attempt) note(ctx context.Context, l machine.Line, change func(*machine.Extension)) error {
+	unwanted := false
+	err := a.cfg.Machines.Note(ctx, a.id, l, func(x *machine.Extension) {
+		if unwanted = x.State == deploy.Removing; !unwanted {
+			change(x)
+		}
+	})
+	if err == nil && unwanted {
+		return errUnwanted
+	}
+	return err
+}
+
+// at begins a step. A machine whose agent is silent counts as protected until
+// the machine itself answers: it may be booting.
+func (a *attempt) at(ctx context.Context, step deploy.Step, waits string) error {
 	a.step = step
-	return a.cfg.Machines.Note(ctx, a.id, machine.Line{}, func(x *machine.Extension) { x.Step, x.Waits = step, "" })
+	return a.note(ctx, machine.Line{}, func(x *machine.Extension) {
+		x.Step, x.Waits = step, waits
+		if !a.early || step != deploy.Connect {
+			x.State = deploy.Creating
+		}
+	})
 }
 
 // did ends a step that went well.
 func (a *attempt) did(ctx context.Context, text string) error {
-	return a.cfg.Machines.Note(ctx, a.id, machine.Line{Step: a.step, State: machine.LineOK, Text: text}, func(*machine.Extension) {})
+	return a.note(ctx, machine.Line{Step: a.step, State: machine.LineOK, Text: text}, func(*machine.Extension) {})
 }
 
 // again is when a machine that does not answer is looked at the next time.
@@ -87,7 +111,7 @@ func (a *attempt) failed(ctx context.Context, err error) error {
 	}
 	if a.early && a.step == deploy.Connect && !failure.Permanent() {
 		// Neither the agent nor the host answers: it may be booting.
-		return a.cfg.Machines.Note(ctx, a.id, machine.Line{}, func(x *machine.Extension) {
+		return a.note(ctx, machine.Line{}, func(x *machine.Extension) {
 			x.State, x.Step, x.Waits, x.Attempt, x.Next = deploy.Succeeded, "", "", 0, a.now().Add(again)
 		})
 	}
@@ -95,7 +119,7 @@ func (a *attempt) failed(ctx context.Context, err error) error {
 	if errors.Is(err, errUnwanted) {
 		line = machine.Line{Step: a.step, State: machine.LineInfo, Text: err.Error()}
 	}
-	return a.cfg.Machines.Note(ctx, a.id, line, func(x *machine.Extension) {
+	return a.note(ctx, line, func(x *machine.Extension) {
 		x.State, x.Reason, x.Requested = failure.State(), &failure.Reason, time.Time{}
 		x.Next = a.now().Add(backoff(x.Attempt, failure.Permanent()))
 	})
@@ -109,7 +133,7 @@ func (a *attempt) deploy(ctx context.Context) error {
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, hostLimit, deploy.Failf(deploy.TimedOut, "the work on it took longer than %s", hostLimit))
 	defer cancel()
-	if err := a.at(ctx, deploy.Connect); err != nil {
+	if err := a.at(ctx, deploy.Connect, ""); err != nil {
 		return err
 	}
 	if a.host, err = a.cfg.Reach(ctx, m); err != nil {
@@ -129,12 +153,15 @@ func (a *attempt) deploy(ctx context.Context) error {
 	if c, ok := i.Content.(io.Closer); ok {
 		defer c.Close()
 	}
+	if i.Cloud != "" {
+		a.expect(a.id)
+		defer a.Came(a.id)
+	}
 	done, err := deploy.InstallOn(ctx, a.host, i, func(s deploy.Step, waits string) {
 		if s != a.step && a.step != deploy.Preflight {
 			_ = a.did(ctx, "") // what cannot be noted shows in the next note
 		}
-		a.step = s
-		_ = a.cfg.Machines.Note(ctx, a.id, machine.Line{}, func(x *machine.Extension) { x.Step, x.Waits = s, waits })
+		_ = a.at(ctx, s, waits)
 	})
 	if err != nil {
 		return err
@@ -158,7 +185,7 @@ func (a *attempt) machine() (machine.Machine, error) {
 
 // preflight looks at a host before anything is changed on it.
 func (a *attempt) preflight(ctx context.Context, m machine.Machine) (deploy.Facts, error) {
-	if err := a.at(ctx, deploy.Preflight); err != nil {
+	if err := a.at(ctx, deploy.Preflight, ""); err != nil {
 		return deploy.Facts{}, err
 	}
 	facts, err := deploy.Inspect(ctx, a.host, a.cfg.Server)
@@ -189,7 +216,13 @@ func (a *attempt) plan(ctx context.Context, m machine.Machine, f deploy.Facts) (
 		case known == nil || known.Offboarded:
 			i.Take = true
 		default:
-			own = f.Device
+			mine, err := a.owns(ctx, m, known)
+			if err != nil {
+				return i, "", err
+			}
+			if i.Take = !mine; mine {
+				own = f.Device
+			}
 		}
 	}
 	limits := deploy.LimitsOf(a.host)
@@ -203,7 +236,7 @@ func (a *attempt) plan(ctx context.Context, m machine.Machine, f deploy.Facts) (
 			return i, "", err
 		}
 	}
-	p, ok := a.cfg.Package(f.Manager, f.Architecture())
+	p, ok := a.pick(f, own != "")
 	switch {
 	case !ok && f.Agent == "":
 		return i, "", deploy.Failf(deploy.NoPackage, "%s for %s", f.Manager, f.Architecture())
@@ -223,9 +256,56 @@ func (a *attempt) plan(ctx context.Context, m machine.Machine, f deploy.Facts) (
 	return i, own, nil
 }
 
+// owns reports whether a device is that of the machine, although the host is
+// the one who says so. That of another machine is, when the agent has enrolled
+// by itself on the very host that was reached; else somebody has to decide.
+func (a *attempt) owns(ctx context.Context, m machine.Machine, d *Device) (bool, error) {
+	other, ok := a.cfg.Machines.Of(d.ID)
+	switch {
+	case !ok || other.ID == m.ID:
+		return true, nil
+	case other.Connector == "" && other.Environment == m.Environment && reachedAt(a.host, m, d.Addresses):
+		return true, a.cfg.Machines.Merge(ctx, m.ID, other.ID)
+	case m.Extension.Take:
+		return false, nil
+	}
+	return false, deploy.Fail(deploy.EnrolledTwice, "that is "+other.Name+", device "+string(d.ID))
+}
+
+// reachedAt reports whether a host was reached at one of the addresses.
+func reachedAt(h deploy.Host, m machine.Machine, addresses []string) bool {
+	at := deploy.AddressOf(h)
+	if at == "" {
+		at = m.Address
+		if host, _, err := net.SplitHostPort(at); err == nil {
+			at = host
+		}
+	}
+	ip, err := netip.ParseAddr(at)
+	return err == nil && !ip.IsLoopback() && slices.ContainsFunc(addresses, func(other string) bool {
+		known, err := netip.ParseAddr(other)
+		return err == nil && known.Unmap() == ip.Unmap()
+	})
+}
+
+// pick chooses the package for a host. An agent that is there and known keeps
+// its version, for the upgrades to change in their order: it is started, and
+// put in anew only when it does not start.
+func (a *attempt) pick(f deploy.Facts, known bool) (Package, bool) {
+	if known && f.Agent != "" {
+		if f.Service != "failed" {
+			return Package{}, false
+		}
+		if p, ok := a.cfg.Package(f.Agent, f.Manager, f.Architecture()); ok {
+			return p, true
+		}
+	}
+	return a.cfg.Package("", f.Manager, f.Architecture())
+}
+
 // reported waits until the agent is connected and has its policy.
 func (a *attempt) reported(ctx context.Context) (event.DeviceID, error) {
-	if err := a.at(ctx, deploy.Report); err != nil {
+	if err := a.at(ctx, deploy.Report, ""); err != nil {
 		return "", err
 	}
 	var device *Device
@@ -254,7 +334,7 @@ func (a *attempt) reported(ctx context.Context) (event.DeviceID, error) {
 // prove has the machine prove that it is protected: a harmless detection on it
 // has to become an alert here.
 func (a *attempt) prove(ctx context.Context, device event.DeviceID) error {
-	if err := a.at(ctx, deploy.SelfTest); err != nil {
+	if err := a.at(ctx, deploy.SelfTest, ""); err != nil {
 		return err
 	}
 	m, err := a.machine()
@@ -317,53 +397,85 @@ func (a *attempt) test(ctx context.Context, organization string, device event.De
 // succeeded calls the machine protected.
 func (a *attempt) succeeded(ctx context.Context, run, alert, text string) error {
 	now := a.now()
-	return a.cfg.Machines.Note(ctx, a.id, machine.Line{Step: deploy.SelfTest, State: machine.LineOK, Text: text}, func(x *machine.Extension) {
+	return a.note(ctx, machine.Line{Step: deploy.SelfTest, State: machine.LineOK, Text: text}, func(x *machine.Extension) {
 		x.State, x.Step, x.Reason, x.Waits, x.Next = deploy.Succeeded, "", nil, "", time.Time{}
 		x.Seconds, x.AgentVersion, x.SelfTest, x.Alert, x.Protected = now.Sub(a.started).Seconds(), a.version, run, alert, now
-		x.Attempt, x.Requested, x.Despite, x.Take = 0, time.Time{}, false, false
+		x.Attempt = 0
+		x.Answered()
 	})
 }
 
-// remove takes the agent off a machine that was offboarded.
+// remove takes the agent off a machine that was offboarded. What goes wrong is
+// tried again: the host may be down, or its package manager busy.
 func (e *Engine) remove(ctx context.Context, id string) {
 	a := &attempt{Engine: e, id: id, step: deploy.Remove}
-	err := a.takeOff(ctx)
+	tries, wanted := 0, false
+	err := e.cfg.Machines.Note(ctx, id, machine.Line{}, func(x *machine.Extension) {
+		if wanted = x.State != deploy.Removing; wanted {
+			return // somebody wants it protected again
+		}
+		x.Attempt, x.Next = x.Attempt+1, time.Time{}
+		tries = x.Attempt
+	})
+	if wanted {
+		return
+	}
+	if err == nil {
+		err = a.takeOff(ctx)
+	}
 	if a.host != nil {
 		_ = a.host.Close() // nothing is lost with it
 	}
 	if err != nil && ctx.Err() != nil {
 		return // begun again at the next start
 	}
+	state, reason, next := deploy.None, deploy.ReasonOf(deploy.Offboarded, ""), time.Time{}
 	line := machine.Line{Step: deploy.Remove, State: machine.LineOK, Text: "the agent is removed"}
-	state, reason := deploy.None, deploy.ReasonOf(deploy.Offboarded, "")
 	if err != nil {
-		detail := err.Error()
-		if f, ok := errors.AsType[*deploy.Failure](err); ok {
-			detail = f.Reason.Text
-			if f.Reason.Detail != "" {
-				detail += " (" + f.Reason.Detail + ")"
-			}
+		failure, ok := errors.AsType[*deploy.Failure](err)
+		if !ok {
+			failure = deploy.Fail(deploy.ConnectorFailed, err.Error())
 		}
-		state, reason = deploy.Failed, deploy.ReasonOf(deploy.RemoveFailed, detail)
+		reason = deploy.ReasonOf(deploy.RemoveFailed, failure.Said())
 		line = machine.Line{Step: deploy.Remove, State: machine.LineFailed, Text: reason.Text, Reason: &reason}
+		state, next = deploy.Removing, e.now().Add(backoff(tries, failure.Permanent()))
+		if tries >= removeTries || slices.Contains([]deploy.ReasonID{deploy.NoWay, deploy.EnrolledTwice}, failure.Reason.ID) {
+			state, next = deploy.Failed, time.Time{}
+		}
 	}
 	noted := e.cfg.Machines.Note(ctx, id, line, func(x *machine.Extension) {
-		x.State, x.Reason, x.Step, x.Waits, x.Protected, x.Attempt = state, &reason, "", "", time.Time{}, 0
+		if x.State != deploy.Removing {
+			return
+		}
+		x.State, x.Reason, x.Waits, x.Protected, x.Next = state, &reason, "", time.Time{}, next
+		if state != deploy.Removing {
+			x.Step, x.Attempt = "", 0
+		}
 	})
 	if noted != nil {
 		e.cfg.Log.Error("what became of a machine cannot be written down", "machine", id, "error", noted)
 	}
 }
 
+// takeOff removes the agent of the machine, and no other.
 func (a *attempt) takeOff(ctx context.Context) error {
 	m, err := a.machine()
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(ctx, removeLimit)
+	ctx, cancel := context.WithTimeoutCause(ctx, removeLimit, deploy.Failf(deploy.TimedOut, "the removal took longer than %s", removeLimit))
 	defer cancel()
 	if a.host, err = a.cfg.Reach(ctx, m); err != nil {
 		return err
+	}
+	facts, err := deploy.Inspect(ctx, a.host, "")
+	if err != nil {
+		return err
+	}
+	if id := event.DeviceID(facts.Device); id != "" && id != m.Device {
+		if known := a.cfg.Device(m.Organization, id); known == nil || !known.Offboarded {
+			return deploy.Fail(deploy.EnrolledTwice, "it is device "+facts.Device+" and was left alone")
+		}
 	}
 	return deploy.RemoveFrom(ctx, a.host, nil)
 }

@@ -109,6 +109,16 @@ type Host struct {
 
 var _ deploy.Host = (*Host)(nil)
 
+// RemoteIP returns the IP address of the host; "" behind a jump host, which
+// alone knows it.
+func (h *Host) RemoteIP() string {
+	address, ok := h.base.RemoteAddr().(*net.TCPAddr)
+	if !ok || len(h.cfg.Jump) > 0 {
+		return ""
+	}
+	return address.IP.String()
+}
+
 // errClosed is the cause of a connection that its owner has closed.
 var errClosed = errors.New("the connection is closed")
 

@@ -105,7 +105,8 @@ function Machine({ machine: m, set, reload, close }: Props) {
       },
     ).finally(() => setBusy(false))
   }
-  const working = x.state === 'creating' || x.state === 'removing'
+  const working = x.state === 'creating' || (x.state === 'removing' && !x.nextAttemptAt)
+  const taken = x.reason?.id === 'enrolled_elsewhere' || x.reason?.id === 'enrolled_twice'
   const forgettable = (!m.device || m.offboarded) && (!m.connector || m.gone)
   const words = {
     despite: { title: t('machine.despiteTitle', { name: m.name }), text: t('machine.despiteText'), act: t('machine.despite') },
@@ -124,9 +125,9 @@ function Machine({ machine: m, set, reload, close }: Props) {
         {m.gone && <MessageBar intent="warning" layout="multiline"><MessageBarBody>{t('machine.goneText')}</MessageBarBody></MessageBar>}
         {x.observing && <MessageBar intent="warning" layout="multiline"><MessageBarBody>{t('machine.observingText', { time: format.time(x.observeUntil) })}</MessageBarBody></MessageBar>}
         {x.reason && (
-          <ReasonNote reason={x.reason} intent={x.state === 'failed' ? 'error' : m.offboardedByHost ? 'warning' : 'info'}>
+          <ReasonNote reason={x.reason} intent={x.state === 'failed' || x.reason.id === 'remove_failed' ? 'error' : m.offboardedByHost ? 'warning' : 'info'}>
             {x.reason.id.startsWith('host_key') && m.connector && <RouteLink to={`/environments/${m.environment.id}/connectors/${m.connector.id}`} data-testid="machine-host-keys">{t('machine.toHostKeys')}</RouteLink>}
-            {x.state === 'failed' && x.nextAttemptAt && <Text size={200}>{t('machine.again', { count: x.attempt, number: format.number(x.attempt), time: format.time(x.nextAttemptAt) })}</Text>}
+            {(x.state === 'failed' || x.state === 'removing') && x.nextAttemptAt && <Text size={200}>{t('machine.again', { count: x.attempt, number: format.number(x.attempt), time: format.time(x.nextAttemptAt) })}</Text>}
           </ReasonNote>
         )}
         {mayDeploy && (
@@ -135,7 +136,7 @@ function Machine({ machine: m, set, reload, close }: Props) {
               {x.state === 'failed' ? t('machine.retry') : t('machine.deploy')}
             </Button>
             {x.reason?.id === 'conflicting_agent' && <Button disabled={busy} onClick={() => setAsking('despite')} data-testid="machine-despite">{t('machine.despite')}</Button>}
-            {x.reason?.id === 'enrolled_elsewhere' && <Button disabled={busy} onClick={() => setAsking('take')} data-testid="machine-take">{t('machine.take')}</Button>}
+            {taken && <Button disabled={busy} onClick={() => setAsking('take')} data-testid="machine-take">{t('machine.take')}</Button>}
             {!m.offboarded && <Button disabled={busy} onClick={() => setAsking('offboard')} data-testid="machine-offboard">{t('machine.offboard')}</Button>}
             {forgettable && <Button disabled={busy} onClick={() => setAsking('delete')} data-testid="machine-delete">{t('machine.delete')}</Button>}
           </div>
