@@ -3,6 +3,7 @@ package content
 import (
 	"bytes"
 	"crypto/ed25519"
+	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -199,7 +200,7 @@ func TestInterruptedAnywhere(t *testing.T) {
 			c := newClient(t, p.repository(), rootOf(t, r), p.clock)
 			c.must(t)
 			r.Close()
-			steps, where := 0, ""
+			steps, where, aged := 0, "", false
 			p.step = func(what string) error {
 				if steps++; steps == n || mode == "crash" && steps > n {
 					if where == "" {
@@ -233,6 +234,10 @@ func TestInterruptedAnywhere(t *testing.T) {
 				if _, err := c.look(); err != nil {
 					t.Fatalf("%s at step %d (%s), act %d: %v", mode, n, where, i, err)
 				}
+				if steps >= n && !aged {
+					aged = true
+					staysWhole(t, p, r, fmt.Sprintf("%s at step %d (%s), act %d", mode, n, where, i))
+				}
 			}
 			count := steps
 			p.step, r.cfg.step = nil, func(string) error { return nil }
@@ -252,6 +257,34 @@ func TestInterruptedAnywhere(t *testing.T) {
 		t.Errorf("only %d places; the story does not write any more", places)
 	}
 	t.Logf("%d places", places)
+}
+
+// staysWhole has three days pass, and then a package refused. What clients use
+// is still there, also for the next start.
+func staysWhole(t *testing.T, p *place, r *Repository, after string) {
+	t.Helper()
+	want := len(r.List())
+	for range 6 {
+		p.clock.forward(12 * time.Hour)
+		if err := r.Renew(); err != nil {
+			t.Fatalf("%s: %v", after, err)
+		}
+	}
+	if _, err := r.Add(pkg(t, "9.0.0", "one"), pkg(t, "9.0.0", "two")); !fault.Is(err, fault.Conflict) {
+		t.Fatalf("%s: two contents of one version: %v", after, err)
+	}
+	if got, err := newClient(t, p.repository(), rootOf(t, r), p.clock).look(); err != nil || len(got) != want {
+		t.Fatalf("%s, three days and a refusal later: %d packages of %d, %v", after, len(got), want, err)
+	}
+	for role, current := range map[string]int64{metadata.SNAPSHOT: r.snapshot.Signed.Version, metadata.TARGETS: r.targets.Signed.Version} {
+		if list := r.versions(role); list[len(list)-1] != current {
+			t.Errorf("%s: of %s %d is in use, there are %d", after, role, current, list)
+		}
+	}
+	again := &Repository{cfg: r.cfg, seal: r.seal, dir: r.dir}
+	if err := again.open(); err != nil || again.Status().Problem != "" || len(again.List()) != want {
+		t.Fatalf("%s, at the start after: %v, %q, %d packages of %d", after, err, again.Status().Problem, len(again.List()), want)
+	}
 }
 
 func keysOf(m map[string]string) (keys []string) {

@@ -49,6 +49,7 @@ func (r *Repository) open() error {
 	}
 	err := r.follow()
 	if err == nil {
+		r.sweep() // a crash may have left what was never published
 		return nil
 	}
 	r.forget()
@@ -157,11 +158,14 @@ func (r *Repository) publish(list map[string]*metadata.TargetFiles) error {
 		return err
 	}
 	r.fresh = true
-	r.sweep()
 	return nil
 }
 
+// publishSnapshot signs a new snapshot of these targets. Whether it comes to
+// its end or not, what is not in use is deleted: what lay there unpublished
+// would look later as if it had replaced what clients use.
 func (r *Repository) publishSnapshot(targets *metadata.Metadata[metadata.TargetsType]) error {
+	defer r.sweep()
 	snapshot := metadata.Snapshot(r.now().Add(lives[metadata.SNAPSHOT]))
 	snapshot.Signed.Version = r.after(r.snapshot.Signed.Version)
 	snapshot.Signed.Meta["targets.json"] = metadata.MetaFile(targets.Signed.Version)

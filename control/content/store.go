@@ -288,30 +288,30 @@ func (r *Repository) Remove(version string) (int, error) {
 	return removed, r.publish(list)
 }
 
-// sweep deletes what nobody can ask for any more: metadata that was replaced
-// longer ago than a timestamp lives, files that no metadata names which is
-// left, and what a crash has left. What it cannot delete it tries again with
-// the next version.
+// sweep deletes what nobody can ask for any more: metadata that was never
+// published, metadata that was replaced longer ago than a timestamp lives,
+// files that no metadata names which is left, and what a crash has left. What
+// it cannot delete it tries again with the next version. The caller holds mu.
 func (r *Repository) sweep() {
+	if r.timestamp.Signed.Version == 0 {
+		return // the list was damaged; what clients have seen is not known
+	}
+	for _, name := range r.unused(metadata.SNAPSHOT, r.snapshot.Signed.Version) {
+		r.remove(name)
+	}
+	for _, name := range r.unused(metadata.TARGETS, r.targets.Signed.Version) {
+		r.remove(name)
+	}
 	named, whole := map[string]bool{}, true
-	for _, role := range []string{metadata.SNAPSHOT, metadata.TARGETS} {
-		for _, version := range r.versions(role) {
-			if version.old {
-				r.remove(numbered(version.number, role))
-				continue
-			}
-			if role == metadata.SNAPSHOT {
-				continue
-			}
-			m, err := read[metadata.TargetsType](r, numbered(version.number, role))
-			if err != nil {
-				whole = false // what it named is not known
-				continue
-			}
-			for name, t := range m.Signed.Targets {
-				if p, ok := described(name, t); ok {
-					named[fileOf(p)] = true
-				}
+	for _, version := range r.versions(metadata.TARGETS) {
+		m, err := read[metadata.TargetsType](r, numbered(version, metadata.TARGETS))
+		if err != nil {
+			whole = false // what it named is not known
+			continue
+		}
+		for name, t := range m.Signed.Targets {
+			if p, ok := described(name, t); ok {
+				named[fileOf(p)] = true
 			}
 		}
 	}
@@ -338,30 +338,37 @@ func (r *Repository) remove(name string) {
 	}
 }
 
-// version of metadata on disk.
-type version struct {
-	number int64
-	old    bool // nobody can be on the way to it any more
+// unused lists the metadata of a role that no client can be on the way to, by
+// the version that is in use. That one stays however old it is: timestamps are
+// renewed without it.
+func (r *Repository) unused(role string, current int64) (names []string) {
+	list := r.versions(role)
+	for i, version := range list {
+		switch {
+		case version > current: // what published it did not come to its end
+			names = append(names, numbered(version, role))
+		case version < current && i+1 < len(list) && list[i+1] < r.now().Add(-lives[metadata.TIMESTAMP]).Unix():
+			// It was in use until the next one, whose number is its time.
+			names = append(names, numbered(version, role))
+		}
+	}
+	return names
 }
 
-// versions lists those of a role, in their order.
-func (r *Repository) versions(role string) []version {
+// versions lists those of a role that are on disk, in their order.
+func (r *Repository) versions(role string) []int64 {
 	entries, err := fs.ReadDir(r.dir.FS(), metadataFolder)
 	if err != nil {
 		return nil
 	}
-	var list []version
+	var list []int64
 	for _, e := range entries {
 		if text, ok := strings.CutSuffix(e.Name(), "."+role+".json"); ok {
 			if n, err := strconv.ParseInt(text, 10, 64); err == nil {
-				list = append(list, version{number: n})
+				list = append(list, n)
 			}
 		}
 	}
-	slices.SortFunc(list, func(a, b version) int { return cmp.Compare(a.number, b.number) })
-	for i := range len(list) - 1 {
-		// It was in use until the next one, whose number is its time.
-		list[i].old = list[i+1].number < r.now().Add(-lives[metadata.TIMESTAMP]).Unix()
-	}
+	slices.Sort(list)
 	return list
 }
