@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"komainu/fault"
+	"komainu/internal/regular"
 )
 
 // Source is where the files of a repository come from. It is not trusted.
@@ -42,13 +43,12 @@ func Folder(dir string) Source {
 		if _, err := root.Stat("metadata"); err != nil {
 			return nil, fault.New(fault.NotFound, "%s holds no repository; copy one there with komainu-control content export", dir)
 		}
-		f, err := root.Open(name)
+		f, err := regular.Open(root, name)
+		if errors.Is(err, regular.ErrNotRegular) {
+			return nil, fault.New(fault.Invalid, "%s in %s is no regular file", name, dir)
+		}
 		if err != nil {
 			return nil, err
-		}
-		// A pipe or a device would be read for ever.
-		if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() {
-			return nil, errors.Join(fault.New(fault.Invalid, "%s in %s is no regular file", name, dir), f.Close())
 		}
 		return f, nil
 	})

@@ -20,6 +20,7 @@ import (
 
 	"komainu/fault"
 	"komainu/internal/atomicfile"
+	"komainu/internal/regular"
 )
 
 // Source is a folder that packages are imported from: an exported repository,
@@ -32,6 +33,9 @@ type Source struct {
 
 // sumsFile is what lies beside packages that were just built.
 const sumsFile = "SHA256SUMS"
+
+// maxSums is more than sums take, in bytes.
+const maxSums = 1 << 20
 
 // OpenSource reads what a folder offers.
 //
@@ -74,7 +78,7 @@ func (s *Source) Packages() []Package { return s.list }
 
 // Open opens the file of a package. Whoever reads it compares it again: the
 // folder may have changed.
-func (s *Source) Open(p Package) (io.ReadCloser, error) { return s.dir.Open(s.file[p.Target]) }
+func (s *Source) Open(p Package) (io.ReadCloser, error) { return regular.Open(s.dir, s.file[p.Target]) }
 
 // check compares every file with its hash before anything is taken.
 func (s *Source) check() error {
@@ -165,7 +169,7 @@ type folderFetcher struct {
 // DownloadFile implements fetcher.Fetcher.
 func (f *folderFetcher) DownloadFile(url string, limit int64, _ time.Duration) ([]byte, error) {
 	name := strings.TrimPrefix(url, "https://folder/")
-	in, err := f.dir.Open(name)
+	in, err := regular.Open(f.dir, name)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, &metadata.ErrDownloadHTTP{StatusCode: http.StatusNotFound, URL: name}
 	}
@@ -185,10 +189,15 @@ func (f *folderFetcher) DownloadFile(url string, limit int64, _ time.Duration) (
 
 // readSums reads a folder of packages with their sums.
 func (s *Source) readSums(dir string) error {
-	text, err := s.dir.ReadFile(sumsFile)
+	in, err := regular.Open(s.dir, sumsFile)
 	if errors.Is(err, fs.ErrNotExist) {
 		return fault.New(fault.Invalid, "%s holds neither a signed repository nor packages with a file %s; add single files with komainu-control content add", dir, sumsFile)
 	}
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	text, err := io.ReadAll(io.LimitReader(in, maxSums))
 	if err != nil {
 		return err
 	}

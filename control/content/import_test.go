@@ -4,14 +4,18 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
 	"komainu/fault"
+	"komainu/internal/regular"
 )
 
 func export(t *testing.T, p *place) string {
@@ -171,6 +175,33 @@ func TestImportOfABrokenMedium(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.Close()
+}
+
+// TestImportOfAPipe has pipes where files are looked for. The test does not
+// end when one of them is waited for.
+func TestImportOfAPipe(t *testing.T) {
+	p := newPlace(t)
+	r := p.open(t)
+	add(t, r, "1.0.0")
+	for _, k := range []struct {
+		dir, file string
+		root      []byte
+	}{
+		{export(t, p), published, rootOf(t, r)},
+		{export(t, p), fileOf(r.List()[0]), rootOf(t, r)},
+		{t.TempDir(), sumsFile, nil},
+	} {
+		pipe := filepath.Join(k.dir, k.file)
+		if err := os.Remove(pipe); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			t.Fatal(err)
+		}
+		if err := syscall.Mkfifo(pipe, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if s, err := OpenSource(k.dir, k.root, t.TempDir(), p.clock.now()); !errors.Is(err, regular.ErrNotRegular) {
+			t.Errorf("%s is a pipe: %v, %v", k.file, s, err)
+		}
+	}
 }
 
 func TestImportOfPlainPackages(t *testing.T) {
