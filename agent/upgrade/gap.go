@@ -1,7 +1,9 @@
 package upgrade
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -17,12 +19,12 @@ type mark struct {
 }
 
 // Protected notes that protection begins or ends now, while an upgrade goes
-// on. Each line is one write, so that several processes can.
+// on, and that it begins again after one that has ended without it. Each line
+// is one write, so that several processes can.
 func Protected(dir string, up bool) {
-	if !handedOver(dir) {
-		return
+	if handedOver(dir) || up && unprotected(dir) {
+		note(dir, up, "agent")
 	}
-	note(dir, up, "agent")
 }
 
 func note(dir string, up bool, who string) {
@@ -38,13 +40,32 @@ func note(dir string, up bool, who string) {
 	_, _ = fmt.Fprintf(f, "%s %d %s %s\n", bootID(), int64(boottime()), word, who)
 }
 
-// gap adds up how long there was no protection.
+// gap adds up how long there was no protection, up to now.
 func gap(dir string) time.Duration {
+	sum, _ := measured(dir)
+	return sum
+}
+
+// unprotected reports whether protection ended and has not begun again.
+func unprotected(dir string) bool {
+	_, open := measured(dir)
+	return open
+}
+
+// forgetGap removes the marks of an earlier upgrade.
+func forgetGap(dir string) error {
+	if err := os.Remove(filepath.Join(dir, marksFile)); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
+func measured(dir string) (sum time.Duration, open bool) {
 	text, err := os.ReadFile(filepath.Join(dir, marksFile))
 	if err != nil {
-		return 0
+		return 0, false
 	}
-	return gapOf(marksOf(string(text)))
+	return gapOf(marksOf(string(text)), mark{boot: bootID(), at: boottime()})
 }
 
 func marksOf(text string) []mark {
@@ -64,8 +85,9 @@ func marksOf(text string) []mark {
 
 // gapOf adds up the times between an end of protection and the next beginning.
 // That several tell of one end counts once, from the first of them. What lies
-// between two boots is not known and not counted.
-func gapOf(marks []mark) (sum time.Duration) {
+// between two boots is not known and not counted. A gap of this boot that is
+// still open counts up to now.
+func gapOf(marks []mark, now mark) (sum time.Duration, open bool) {
 	for len(marks) > 0 {
 		n := slices.IndexFunc(marks, func(m mark) bool { return m.boot != marks[0].boot })
 		if n < 0 {
@@ -83,6 +105,9 @@ func gapOf(marks []mark) (sum time.Duration) {
 				down = -1
 			}
 		}
+		if open = len(marks) == 0 && boot[0].boot == now.boot && down >= 0; open {
+			sum += max(0, now.at-down)
+		}
 	}
-	return sum
+	return sum, open
 }

@@ -7,14 +7,20 @@ import (
 )
 
 func TestGap(t *testing.T) {
-	f := func(text string, want time.Duration) {
+	now := mark{boot: "b", at: 1000}
+	f := func(text string, want time.Duration, wantOpen ...bool) {
 		t.Helper()
-		if got := gapOf(marksOf(strings.ReplaceAll(text, "; ", "\n"))); got != want {
-			t.Errorf("%s: %v, want %v", text, got, want)
+		got, open := gapOf(marksOf(strings.ReplaceAll(text, "; ", "\n")), now)
+		if got != want || open != (len(wantOpen) > 0) {
+			t.Errorf("%s: %v, still open %v, want %v", text, got, open, want)
 		}
 	}
 	f("", 0)
-	f("b 100 down agent", 0) // it has not begun again
+	f("b 100 down agent", 900, true) // it has not begun again
+	f("b 100 down agent; b 300 up agent; b 400 down installer", 800, true)
+	f("a 100 down agent", 0) // the host was off since
+	f("a 100 down agent; b 400 down agent", 600, true)
+	f("b 1100 down agent", 0, true) // written while it was read
 	f("b 100 up agent", 0)
 	f("b 100 down agent; b 300 up agent", 200)
 	f("b 100 down agent; b 150 down installer; b 300 up agent", 200)
@@ -33,6 +39,6 @@ func FuzzMarks(f *testing.F) {
 				t.Fatalf("%+v of %q", m, text)
 			}
 		}
-		_ = gapOf(marksOf(text))
+		_, _ = gapOf(marksOf(text), mark{boot: "b", at: 200})
 	})
 }

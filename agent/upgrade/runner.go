@@ -148,6 +148,7 @@ func (r *Runner) follow() {
 	handed, was := r.handed, r.status
 	r.mu.Unlock()
 	if !handed {
+		r.closeGap()
 		return
 	}
 	going := handedOver(r.cfg.Dir) // before the journal: what it says then is final
@@ -160,6 +161,34 @@ func (r *Runner) follow() {
 	r.status, r.busy, r.handed = j.Status, going, going
 	r.mu.Unlock()
 	if was.State != j.Status.State {
+		r.tell(j.Status)
+	}
+}
+
+// closeGap corrects the gap of an upgrade that has ended without protection,
+// once there is protection again.
+func (r *Runner) closeGap() {
+	if _, err := os.Stat(filepath.Join(r.cfg.Dir, marksFile)); err != nil || unprotected(r.cfg.Dir) {
+		return
+	}
+	j, err := loadJournal(r.cfg.Dir)
+	longer := max(j.Status.Gap, gap(r.cfg.Dir)) // after a boot less of it is known
+	told := err != nil || j.Before == nil || !j.Before.RealTimeEnabled || longer == j.Status.Gap
+	r.mu.Lock()
+	if r.busy {
+		r.mu.Unlock()
+		return // the next one has begun
+	}
+	if !told {
+		j.Status.Gap = longer
+		err = j.save(r.cfg.Dir)
+		r.status = j.Status
+	}
+	r.mu.Unlock()
+	if err = errors.Join(err, sweep(r.cfg.Dir)); err != nil {
+		r.cfg.Log.Error("how long an upgrade left the host without protection could not be noted", "error", err)
+	}
+	if !told {
 		r.tell(j.Status)
 	}
 }
@@ -184,7 +213,7 @@ func (r *Runner) note(j *journal) error {
 // finish ends an upgrade before anything was changed.
 func (r *Runner) finish(j *journal, why deploy.Reason) {
 	j.Status.State, j.Status.Reason, j.Status.Ended, j.Step = deploy.UpgradeStateFailed, &why, r.cfg.Now().UTC(), StepDone
-	err := errors.Join(j.save(r.cfg.Dir), sweep(r.cfg.Dir))
+	err := errors.Join(j.save(r.cfg.Dir), sweep(r.cfg.Dir), forgetGap(r.cfg.Dir))
 	if err != nil {
 		r.cfg.Log.Error("the end of an upgrade could not be noted", "error", err)
 	}
@@ -230,7 +259,7 @@ func (r *Runner) stage(ctx context.Context, q Request, j *journal) *deploy.Reaso
 	if err != nil {
 		return new(deploy.ReasonOf(deploy.UpgradeFailed, err.Error()))
 	}
-	if err := sweep(r.cfg.Dir); err != nil {
+	if err := errors.Join(sweep(r.cfg.Dir), forgetGap(r.cfg.Dir)); err != nil {
 		return new(deploy.ReasonOf(deploy.UpgradeFailed, err.Error()))
 	}
 	dir, err := os.OpenRoot(r.cfg.Dir)

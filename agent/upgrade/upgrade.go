@@ -106,10 +106,15 @@ func handedOver(dir string) bool {
 	return err == nil
 }
 
-// sweep removes what an upgrade leaves behind, but its journal.
+// sweep removes what an upgrade leaves behind, but its journal, and the marks of
+// a gap that is still open: the agent tells how long it was when it closes.
 func sweep(dir string) error {
 	errs := []error{os.RemoveAll(filepath.Join(dir, archiveFolder))}
-	for _, name := range []string{newFile, oldFile, newFile + ".partial", oldFile + ".partial", marksFile} {
+	names := []string{newFile, oldFile, newFile + ".partial", oldFile + ".partial"}
+	if !unprotected(dir) {
+		names = append(names, marksFile)
+	}
+	for _, name := range names {
 		if err := os.Remove(filepath.Join(dir, name)); !errors.Is(err, fs.ErrNotExist) {
 			errs = append(errs, err)
 		}
