@@ -6,6 +6,7 @@ import (
 	"io"
 	"log/slog"
 	"path/filepath"
+	"time"
 
 	"github.com/uptrace/bun"
 
@@ -86,4 +87,15 @@ func (d *depot) rotate(ctx context.Context, keys content.RootKeys) error {
 		return err
 	}
 	return d.noted(ctx, "content.rotate", "", map[string]bool{"rootKeyOffline": keys.Next != nil})
+}
+
+// signCopy signs the repository anew for a copy of it, and returns the
+// timestamp of that copy. One that is good for longer than usual is recorded:
+// whoever gets hold of it can hide what is new from agents for as long.
+func (d *depot) signCopy(ctx context.Context, days int) ([]byte, error) {
+	timestamp, err := d.content.SignCopy(time.Duration(days) * 24 * time.Hour)
+	if err != nil || days <= usualCopy {
+		return timestamp, err
+	}
+	return timestamp, d.record(ctx, d.state, access.Change{Action: "content.export", Detail: map[string]int{"days": days}})
 }

@@ -13,6 +13,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"strconv"
 	"text/tabwriter"
 	"time"
 
@@ -45,6 +46,13 @@ func (w *whole) contentCommands(mux *http.ServeMux, answer func(string, func(con
 	answer("POST /content/remove", func(ctx context.Context, q url.Values) (any, error) {
 		n, err := w.depot.remove(asHost(ctx), q.Get("version"))
 		return Removed{n}, err
+	})
+	answer("POST /content/copy", func(ctx context.Context, q url.Values) (any, error) {
+		days, err := strconv.Atoi(q.Get("days"))
+		if err != nil {
+			return nil, fault.New(fault.Invalid, "days %q: want a number", q.Get("days"))
+		}
+		return w.depot.signCopy(asHost(ctx), days)
 	})
 	posted := func(pattern string, f func(*http.Request) (any, error)) {
 		mux.HandleFunc(pattern, func(rw http.ResponseWriter, r *http.Request) {
@@ -178,17 +186,36 @@ func removeContent(ctx context.Context, cfg Config, env Env, versions []string) 
 	return nil
 }
 
-// exportContent is the command content export. It reads the folder itself: the
-// medium may belong to somebody else than the control plane runs as.
-func exportContent(cfg Config, env Env, args []string) error {
+// usualCopy is how many days a copy is good for when nobody says otherwise.
+const usualCopy = 2
+
+// exportContent is the command content export. The repository is signed anew
+// first, so that the copy is good for as long as it can be; where that cannot
+// be done, what there is serves as long as it has not expired. The folder is
+// read here: the medium may belong to somebody else than the control plane
+// runs as.
+func exportContent(ctx context.Context, cfg Config, env Env, args []string, days int) error {
 	if len(args) != 1 {
 		return fault.New(fault.Invalid, "name the folder to write to")
 	}
-	list, err := content.Export(filepath.Join(cfg.State, repositoryFolder), args[0])
+	if longest := int(content.MaxCopy / (24 * time.Hour)); days < usualCopy || days > longest {
+		return fault.New(fault.Invalid, "--days %d: a copy is good for %d to %d days", days, usualCopy, longest)
+	}
+	timestamp, err := ask(ctx, cfg, env, http.MethodPost, "/content/copy", url.Values{"days": {strconv.Itoa(days)}}, nil, func(ctx context.Context, d *depot) ([]byte, error) {
+		return d.signCopy(ctx, days)
+	})
+	switch {
+	case err == nil:
+	case fault.Is(err, fault.NotFound) || days > usualCopy:
+		return err
+	default:
+		fmt.Fprintf(env.Stderr, "komainu-control: the repository was not signed anew, it is copied as it is: %v\n", err)
+	}
+	c, err := content.Export(filepath.Join(cfg.State, repositoryFolder), args[0], timestamp, time.Now())
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(env.Stdout, "the repository with %d packages is in %s; its signatures have to be renewed within two days, by another export\n", len(list), args[0])
+	fmt.Fprintf(env.Stdout, "the repository with %d packages is in %s; the copy is good until %s UTC, renew it by another export\n", len(c.Packages), args[0], c.Expires.UTC().Format(time.DateTime))
 	return nil
 }
 

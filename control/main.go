@@ -63,6 +63,8 @@ Flags of backup and restore:
 Flags of migrate:
   --check          only say what would be done, and which copies of the state there are
   --rollback       go back to the copy from before the last upgrade
+Flags of content export:
+  --days N         how many days the copy is good for, from 2, the default, to 14
 Flags of content import:
   --root FILE      the root of the other repository that is trusted, like its metadata/1.root.json
 Flags of content rotate:
@@ -125,6 +127,7 @@ func command(ctx context.Context, args []string, env Env) error {
 	trusted := flags.String("root", "", "")
 	rootKey := flags.String("root-key", "", "")
 	rootKeyOut := flags.String("root-key-out", "", "")
+	days := flags.Int("days", usualCopy, "")
 	var operands []string
 	for takesArguments(name) && len(rest) > 0 && !strings.HasPrefix(rest[0], "-") {
 		operands, rest = append(operands, rest[0]), rest[1:]
@@ -200,7 +203,7 @@ func command(ctx context.Context, args []string, env Env) error {
 	case "content remove":
 		return removeContent(ctx, cfg, env, operands)
 	case "content export":
-		return exportContent(cfg, env, operands)
+		return exportContent(ctx, cfg, env, operands, *days)
 	case "content import":
 		return importContent(ctx, cfg, env, operands, *trusted)
 	case "content rotate":

@@ -141,8 +141,19 @@ func TestContentCommands(t *testing.T) {
 		t.Errorf("the key is written over: %d %s", code, text)
 	}
 	medium := t.TempDir()
-	content(t, p, "export", medium)
-	for args, want := range map[string]int{"add /nonexistent": fault.ExitFailed, "add " + deb(t, "1.1.0", "other"): fault.ExitFailed, "add " + key: fault.ExitUsage, "remove 7.0.0": fault.ExitFailed, "add": fault.ExitUsage, "export": fault.ExitUsage} {
+	within := func(out string, days int) {
+		t.Helper()
+		_, date, _ := strings.Cut(out, "good until ")
+		date, _, _ = strings.Cut(date, " UTC")
+		want := time.Now().AddDate(0, 0, days)
+		if until, err := time.Parse(time.DateTime, date); err != nil || until.Before(want.Add(-time.Minute)) || until.After(want) {
+			t.Errorf("%s%v, want %d days", out, err, days)
+		}
+	}
+	within(content(t, p, "export", medium, "--days", "10"), 10)
+	within(content(t, p, "export", medium), 2)
+	m.must(t, p, "1.1.0")
+	for args, want := range map[string]int{"add /nonexistent": fault.ExitFailed, "add " + deb(t, "1.1.0", "other"): fault.ExitFailed, "add " + key: fault.ExitUsage, "remove 7.0.0": fault.ExitFailed, "add": fault.ExitUsage, "export": fault.ExitUsage, "export /nonexistent --days 1": fault.ExitUsage, "export /nonexistent --days 15": fault.ExitUsage} {
 		if code, out, text := command(t, append(append([]string{"content"}, strings.Fields(args)...), "--state", state)...); code != want || text == "" {
 			t.Errorf("content %s: %d, want %d: %s%s", args, code, want, out, text)
 		}
@@ -168,7 +179,7 @@ func TestContentCommands(t *testing.T) {
 	// And all of it once more with nothing that runs.
 	content(t, p, "add", deb(t, "2.0.0", "three"))
 	content(t, p, "rotate", "--root-key", key)
-	content(t, p, "export", medium)
+	within(content(t, p, "export", medium), 2)
 	content(t, other, "import", medium, "--root", root)
 	if out := content(t, p, "list"); !strings.Contains(out, "2.0.0") || strings.Contains(out, "not on") {
 		t.Error(out)
@@ -182,10 +193,31 @@ func TestContentCommands(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer b.Close()
-	for action, want := range map[string]int64{"content.add": 3, "content.remove": 1, "content.rotate": 2} {
+	for action, want := range map[string]int64{"content.add": 3, "content.remove": 1, "content.rotate": 2, "content.export": 1} {
 		if n, err := b.NewSelect().Table("audit_log").Where("action = ? AND actor_name = 'host'", action).Count(t.Context()); err != nil || n != want {
 			t.Errorf("%s is in the audit log %d times, %v", action, n, err)
 		}
+	}
+}
+
+// TestExportWithoutKeys exports from a control plane that is stopped and whose
+// keys are not here: what there is, for as long as it lasts.
+func TestExportWithoutKeys(t *testing.T) {
+	p := start(t, t.TempDir())
+	content(t, p, "add", deb(t, "1.0.0", "one"))
+	p.stop()
+	if err := os.RemoveAll(filepath.Join(p.state, "keys", "content")); err != nil {
+		t.Fatal(err)
+	}
+	medium := t.TempDir()
+	if code, out, text := command(t, "content", "export", medium, "--state", p.state); code != 0 || !strings.Contains(text, "as it is") || !strings.Contains(out, "good until") {
+		t.Errorf("%d %s%s", code, out, text)
+	}
+	if left, _ := filepath.Glob(filepath.Join(medium, "targets", "*", "*", "*")); len(left) != 1 {
+		t.Errorf("copied %q", left)
+	}
+	if code, out, text := command(t, "content", "export", medium, "--days", "5", "--state", p.state); code == 0 {
+		t.Errorf("longer than it was signed for: %s%s", out, text)
 	}
 }
 

@@ -454,7 +454,7 @@ func TestSources(t *testing.T) {
 	}
 	h.knows("1.0.0")
 	exported := t.TempDir()
-	if _, err := server.Export(filepath.Join(h.dir, "repository"), exported); err != nil {
+	if _, err := server.Export(filepath.Join(h.dir, "repository"), exported, nil, h.now); err != nil {
 		t.Fatal(err)
 	}
 	if err := h.client.Refresh(t.Context(), content.Folder(exported)); err != nil {

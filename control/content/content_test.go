@@ -528,7 +528,7 @@ func TestTogether(t *testing.T) {
 				t.Error(err)
 				return
 			}
-			if _, err := Export(p.repository(), filepath.Join(p.dir, "copy")); err != nil {
+			if _, err := Export(p.repository(), filepath.Join(p.dir, "copy"), nil, p.clock.now()); err != nil {
 				t.Error(err)
 				return
 			}

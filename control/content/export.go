@@ -10,7 +10,9 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
 	"strings"
+	"time"
 
 	"github.com/theupdateframework/go-tuf/v2/metadata"
 
@@ -18,73 +20,89 @@ import (
 	"komainu/internal/atomicfile"
 )
 
+// Copy is what an export has written.
+type Copy struct {
+	Packages []Package
+	Expires  time.Time // when clients begin to refuse it
+}
+
 // Export copies a repository from its folder to another one, for a mirror or a
 // medium that is carried to where there is no network. It needs no keys and
 // holds nobody up: the repository may be in use and may be changed meanwhile.
-// What is there already is kept, packages are compared with their hashes, and
-// the file that publishes comes last.
-func Export(from, to string) ([]Package, error) {
+// timestamp is what SignCopy has returned, nil for what is published. What is
+// there already is kept, packages are compared with their hashes, and the file
+// that publishes comes last. Errors: fault.Conflict for a repository that has
+// expired.
+func Export(from, to string, timestamp []byte, now time.Time) (Copy, error) {
 	dir, err := os.OpenRoot(from)
 	if err != nil {
-		return nil, fault.Wrap(fault.NotFound, err, "open the repository")
+		return Copy{}, fault.Wrap(fault.NotFound, err, "open the repository")
 	}
 	defer dir.Close()
 	r := &Repository{dir: dir}
-	timestamp, err := dir.ReadFile(published)
-	if err != nil {
-		return nil, fault.Wrap(fault.NotFound, err, "%s holds no repository", from)
+	if timestamp == nil {
+		if timestamp, err = dir.ReadFile(published); err != nil {
+			return Copy{}, fault.Wrap(fault.NotFound, err, "%s holds no repository", from)
+		}
 	}
-	names, list, err := r.reached(timestamp)
+	names, list, expires, err := r.reached(timestamp)
 	if err != nil {
-		return nil, fmt.Errorf("export the repository: %w", err)
+		return Copy{}, fmt.Errorf("export the repository: %w", err)
+	}
+	if !now.Before(expires) {
+		return Copy{}, fault.New(fault.Conflict, "the signatures of the repository have expired on %s, and whoever reads the copy would refuse it: start the control plane, which signs anew, or export as its user", expires.Format(time.DateTime))
 	}
 	for _, p := range list {
 		if err := copyPackage(dir, p, to); err != nil {
-			return nil, fmt.Errorf("export %s: %w", p.Target, full(err))
+			return Copy{}, fmt.Errorf("export %s: %w", p.Target, full(err))
 		}
 	}
 	for _, name := range append(names, published) {
 		text := timestamp
 		if name != published {
 			if text, err = dir.ReadFile(name); err != nil {
-				return nil, err
+				return Copy{}, err
 			}
 		}
 		file := filepath.Join(to, filepath.FromSlash(name))
 		if err := errors.Join(os.MkdirAll(filepath.Dir(file), 0o755), atomicfile.Write(file, text, 0o644)); err != nil {
-			return nil, fmt.Errorf("export the repository: %w", full(err))
+			return Copy{}, fmt.Errorf("export the repository: %w", full(err))
 		}
 	}
-	return list, nil
+	return Copy{list, expires}, nil
 }
 
 // reached lists the metadata and the packages that a timestamp leads to, in
-// the order in which a copy has to be written.
-func (r *Repository) reached(timestamp []byte) (names []string, list []Package, err error) {
+// the order in which a copy has to be written, and says when the first of it
+// expires.
+func (r *Repository) reached(timestamp []byte) (names []string, list []Package, expires time.Time, err error) {
 	t, err := new(metadata.Metadata[metadata.TimestampType]).FromBytes(timestamp)
 	if err != nil || t.Signed.Meta["snapshot.json"] == nil {
-		return nil, nil, errors.Join(err, fault.New(fault.Invalid, "timestamp.json is damaged"))
+		return nil, nil, expires, errors.Join(err, fault.New(fault.Invalid, "timestamp.json is damaged"))
 	}
 	snapshot := numbered(t.Signed.Meta["snapshot.json"].Version, metadata.SNAPSHOT)
 	s, err := read[metadata.SnapshotType](r, snapshot)
 	if err != nil || s.Signed.Meta["targets.json"] == nil {
-		return nil, nil, errors.Join(err, fault.New(fault.Invalid, "%s is damaged", snapshot))
+		return nil, nil, expires, errors.Join(err, fault.New(fault.Invalid, "%s is damaged", snapshot))
 	}
 	targets := numbered(s.Signed.Meta["targets.json"].Version, metadata.TARGETS)
 	of, err := read[metadata.TargetsType](r, targets)
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, expires, err
 	}
 	names = []string{targets, snapshot}
+	var last time.Time // the end of the newest root
 	for version := int64(1); ; version++ {
-		if _, err := r.dir.Stat(rootName(version)); errors.Is(err, fs.ErrNotExist) {
+		root, err := read[metadata.RootType](r, rootName(version))
+		if errors.Is(err, fs.ErrNotExist) {
 			break
 		} else if err != nil {
-			return nil, nil, err
+			return nil, nil, expires, err
 		}
-		names = append(names, rootName(version))
+		names, last = append(names, rootName(version)), root.Signed.Expires
 	}
-	return names, packages(of.Signed.Targets), nil
+	expires = slices.MinFunc([]time.Time{t.Signed.Expires, s.Signed.Expires, of.Signed.Expires, last}, time.Time.Compare)
+	return names, packages(of.Signed.Targets), expires, nil
 }
 
 // copyPackage copies a package unless the copy is there.
@@ -184,7 +202,7 @@ func (r *Repository) capture() (parts []part, list []Package, err error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	names, list, err := r.reached(timestamp)
+	names, list, _, err := r.reached(timestamp)
 	if err != nil {
 		return nil, nil, err
 	}

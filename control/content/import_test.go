@@ -14,6 +14,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/theupdateframework/go-tuf/v2/metadata"
+
 	"komainu/fault"
 	"komainu/internal/regular"
 )
@@ -21,7 +23,7 @@ import (
 func export(t *testing.T, p *place) string {
 	t.Helper()
 	to := t.TempDir()
-	if _, err := Export(p.repository(), to); err != nil {
+	if _, err := Export(p.repository(), to, nil, p.clock.now()); err != nil {
 		t.Fatal(err)
 	}
 	return to
@@ -37,12 +39,12 @@ func TestExportIsAMirror(t *testing.T) {
 		if err := act(p, r); err != nil {
 			t.Fatal(err)
 		}
-		list, err := Export(p.repository(), to)
+		copied, err := Export(p.repository(), to, nil, p.clock.now())
 		if err != nil {
 			t.Fatal(err)
 		}
 		var versions []string
-		for _, p := range list {
+		for _, p := range copied.Packages {
 			versions = append(versions, p.Version)
 		}
 		c.must(t, versions...)
@@ -57,11 +59,62 @@ func TestExportIsAMirror(t *testing.T) {
 		t.Fatal(err)
 	}
 	fresh := t.TempDir()
-	if _, err := Export(p.repository(), fresh); !fault.Is(err, fault.Invalid) {
+	if _, err := Export(p.repository(), fresh, nil, p.clock.now()); !fault.Is(err, fault.Invalid) {
 		t.Errorf("a damaged package was copied: %v", err)
 	}
 	if _, err := os.Stat(filepath.Join(fresh, published)); err == nil {
 		t.Error("a copy was published that is not whole")
+	}
+}
+
+// TestCopyLasts carries a medium for as long as it was promised to be good for.
+func TestCopyLasts(t *testing.T) {
+	p := newPlace(t)
+	r := p.open(t)
+	add(t, r, "1.0.0")
+	root := rootOf(t, r)
+	connected := newClient(t, p.repository(), root, p.clock)
+	for _, days := range []int{2, 3, 14} {
+		p.clock.forward(23*time.Hour + 50*time.Minute) // nothing is to be renewed yet
+		if err := r.Renew(); err != nil {
+			t.Fatal(err)
+		}
+		connected.must(t, "1.0.0")
+		good := time.Duration(days) * 24 * time.Hour
+		timestamp, err := r.SignCopy(good)
+		if err != nil {
+			t.Fatal(err)
+		}
+		to := t.TempDir()
+		copied, err := Export(p.repository(), to, timestamp, p.clock.now())
+		if err != nil || !copied.Expires.Equal(p.clock.now().Add(good)) {
+			t.Fatalf("good until %v, %v", copied.Expires, err)
+		}
+		// Who reads the copy goes on with what is published, and the other way round
+		// nobody waits longer than before to be told what is new.
+		traveller := newClient(t, to, root, p.clock)
+		traveller.must(t, "1.0.0")
+		traveller.dir = p.repository()
+		traveller.must(t, "1.0.0")
+		connected.must(t, "1.0.0")
+		if left := r.Status().Timestamp.Expires.Sub(p.clock.now()); left != lives[metadata.TIMESTAMP] {
+			t.Errorf("what is published is good for %v", left)
+		}
+		for at, want := range map[time.Duration]bool{good - time.Minute: true, good + time.Minute: false} {
+			s, err := OpenSource(to, root, t.TempDir(), p.clock.now().Add(at))
+			if err == nil {
+				s.Close()
+			}
+			if (err == nil) != want {
+				t.Errorf("a copy for %d days is read after %v: %v", days, at, err)
+			}
+			if _, err := Export(to, t.TempDir(), nil, p.clock.now().Add(at)); (err == nil) != want || err != nil && !fault.Is(err, fault.Conflict) {
+				t.Errorf("a copy for %d days is copied after %v: %v", days, at, err)
+			}
+		}
+	}
+	if _, err := r.SignCopy(MaxCopy + time.Hour); !fault.Is(err, fault.Invalid) {
+		t.Errorf("a copy for too long: %v", err)
 	}
 }
 

@@ -129,17 +129,22 @@ func (r *Repository) begin() error {
 // after is the version that follows one: the time, and never an older one.
 func (r *Repository) after(version int64) int64 { return max(version+1, r.now().Unix()) }
 
-// write signs metadata with every key that the root names for its role, and
-// writes it.
-func write[T metadata.Roles](r *Repository, role string, m *metadata.Metadata[T], name string) error {
+// signed is metadata with a signature of every key that the root names for its
+// role.
+func signed[T metadata.Roles](r *Repository, role string, m *metadata.Metadata[T]) ([]byte, error) {
 	keys, err := r.signers(&r.root.Signed, role)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if err := sign(m, keys...); err != nil {
-		return err
+		return nil, err
 	}
-	text, err := m.ToBytes(true)
+	return m.ToBytes(true)
+}
+
+// write signs metadata and writes it.
+func write[T metadata.Roles](r *Repository, role string, m *metadata.Metadata[T], name string) error {
+	text, err := signed(r, role, m)
 	if err != nil {
 		return err
 	}
@@ -180,14 +185,62 @@ func (r *Repository) publishSnapshot(targets *metadata.Metadata[metadata.Targets
 }
 
 func (r *Repository) publishTimestamp(snapshot *metadata.Metadata[metadata.SnapshotType]) error {
-	timestamp := metadata.Timestamp(r.now().Add(lives[metadata.TIMESTAMP]))
-	timestamp.Signed.Version = r.after(r.timestamp.Signed.Version)
-	timestamp.Signed.Meta["snapshot.json"] = metadata.MetaFile(snapshot.Signed.Version)
+	return r.putTimestamp(snapshot, r.nextTimestamp(snapshot, lives[metadata.TIMESTAMP]))
+}
+
+func (r *Repository) putTimestamp(snapshot *metadata.Metadata[metadata.SnapshotType], timestamp *metadata.Metadata[metadata.TimestampType]) error {
 	if err := write(r, metadata.TIMESTAMP, timestamp, published); err != nil {
 		return err
 	}
 	r.snapshot, r.timestamp = snapshot, timestamp
 	return nil
+}
+
+// nextTimestamp leads to a snapshot, for a time.
+func (r *Repository) nextTimestamp(snapshot *metadata.Metadata[metadata.SnapshotType], good time.Duration) *metadata.Metadata[metadata.TimestampType] {
+	timestamp := metadata.Timestamp(r.now().Add(good))
+	timestamp.Signed.Version = r.after(r.timestamp.Signed.Version)
+	timestamp.Signed.Meta["snapshot.json"] = metadata.MetaFile(snapshot.Signed.Version)
+	return timestamp
+}
+
+// MaxCopy is the longest that a copy can be good for: as long as a snapshot.
+var MaxCopy = lives[metadata.SNAPSHOT]
+
+// SignCopy signs the repository anew and returns the timestamp.json of a copy
+// that is good for a time, at least as long as what is published here.
+//
+// One that is good for longer is not published: who answers in our place could
+// show it, and hide what is new, for as long. What is published after it is
+// newer, so that whoever has read the copy goes on with the repository.
+func (r *Repository) SignCopy(good time.Duration) ([]byte, error) {
+	if good > MaxCopy {
+		return nil, fault.New(fault.Invalid, "a copy is good for %d days at most", MaxCopy/(24*time.Hour))
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if err := r.renew(); err != nil {
+		return nil, err
+	}
+	if good <= lives[metadata.TIMESTAMP] {
+		if err := r.publishTimestamp(r.snapshot); err != nil {
+			return nil, err
+		}
+		return r.dir.ReadFile(published)
+	}
+	if r.snapshot.Signed.Expires.Before(r.now().Add(good)) {
+		if err := r.publishSnapshot(r.targets); err != nil {
+			return nil, err
+		}
+	}
+	copied := r.nextTimestamp(r.snapshot, good)
+	text, err := signed(r, metadata.TIMESTAMP, copied)
+	if err != nil {
+		return nil, err
+	}
+	next := r.nextTimestamp(r.snapshot, lives[metadata.TIMESTAMP])
+	next.Signed.Version = copied.Signed.Version + 1
+	return text, r.putTimestamp(r.snapshot, next)
 }
 
 // Renew signs again what would expire, ends a rotation that was interrupted,
