@@ -200,6 +200,27 @@ func TestContentCommands(t *testing.T) {
 	}
 }
 
+// TestRemovedIsNotFilledIn removes a version whose file stays in the folder that
+// the repository is filled from at each start.
+func TestRemovedIsNotFilledIn(t *testing.T) {
+	state, file := t.TempDir(), deb(t, "1.0.0", "one")
+	run := func() *plane { return start(t, state, "--packages", filepath.Dir(file)) }
+	p := run()
+	var m mirror
+	m.must(t, p, "1.0.0")
+	content(t, p, "remove", "1.0.0")
+	p.stop()
+	p = run()
+	m.must(t, p)
+	content(t, p, "add", file)
+	p.stop()
+	if said := p.said.String(); !strings.Contains(said, "is left out of the repository, because it was removed") || !strings.Contains(said, file) {
+		t.Errorf("nobody says why it is not offered:\n%s", said)
+	}
+	p = run()
+	m.must(t, p, "1.0.0")
+}
+
 // TestExportWithoutKeys exports from a control plane that is stopped and whose
 // keys are not here: what there is, for as long as it lasts.
 func TestExportWithoutKeys(t *testing.T) {

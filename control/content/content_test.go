@@ -3,11 +3,14 @@ package content
 import (
 	"bytes"
 	"crypto/ed25519"
+	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -46,6 +49,77 @@ func TestClientFollows(t *testing.T) {
 	r.Close()
 	p.open(t)
 	c.must(t, "1.0.0", "1.1.0")
+}
+
+// TestRemovedStaysRemoved fills the repository from the same folder at each
+// start.
+func TestRemovedStaysRemoved(t *testing.T) {
+	p := newPlace(t)
+	file := pkg(t, "1.0.0", "package 1.0.0")
+	start := func(want ...string) *Repository {
+		t.Helper()
+		r := p.open(t)
+		if _, err := r.Fill(filepath.Dir(file)); err != nil {
+			t.Fatal(err)
+		}
+		if err := r.Renew(); err != nil {
+			t.Fatal(err)
+		}
+		newClient(t, p.repository(), rootOf(t, r), p.clock).must(t, want...)
+		return r
+	}
+	r := start("1.0.0")
+	full := false
+	r.cfg.step = func(what string) error {
+		if full && what == "write "+published {
+			return syscall.ENOSPC
+		}
+		return nil
+	}
+	full = true
+	if n, err := r.Remove("1.0.0"); n != 0 || !errors.Is(err, syscall.ENOSPC) {
+		t.Fatal(n, err)
+	}
+	full = false
+	if list, err := r.removed(); err != nil || len(list) != 0 {
+		t.Errorf("it is not removed, and is remembered as such: %v, %v", list, err)
+	}
+	if n, err := r.Remove("1.0.0"); n != 1 || err != nil {
+		t.Fatal(n, err)
+	}
+	r.Close()
+	r = start()
+	var saved []string
+	save := func(name string, _ func(io.Writer) error) error { saved = append(saved, name); return nil }
+	if err := r.Save(save, save); err != nil || !slices.Contains(saved, removedFile) {
+		t.Errorf("a backup has %q, %v", saved, err)
+	}
+	p.clock.forward(5 * 24 * time.Hour)
+	r.Close()
+	r = start()
+	add(t, r, "1.0.0") // by hand
+	r.Close()
+	r = start("1.0.0")
+
+	// Another build of that version is another package.
+	if _, err := r.Remove("1.0.0"); err != nil {
+		t.Fatal(err)
+	}
+	file = pkg(t, "1.0.0", "package 1.0.0, mended")
+	if added, err := r.Fill(filepath.Dir(file)); err != nil || len(added) != 1 {
+		t.Errorf("%v, %v", added, err)
+	}
+
+	// What is not known is not filled in, and keeps nobody from removing.
+	if err := os.WriteFile(filepath.Join(p.repository(), removedFile), []byte("{"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.Fill(filepath.Dir(file)); !fault.Is(err, fault.Invalid) {
+		t.Error(err)
+	}
+	if n, err := r.Remove("1.0.0"); n != 1 || err != nil {
+		t.Error(n, err)
+	}
 }
 
 func TestRotationIsFollowedFromTheFirstRoot(t *testing.T) {

@@ -214,6 +214,11 @@ func (r *Repository) capture() (parts []part, list []Package, err error) {
 		parts = append(parts, part{name: name, text: text})
 	}
 	parts = append(parts, part{name: published, text: timestamp})
+	if text, err := r.dir.ReadFile(removedFile); err == nil {
+		parts = append(parts, part{name: removedFile, text: text})
+	} else if !errors.Is(err, fs.ErrNotExist) {
+		return nil, nil, err
+	}
 	entries, err := os.ReadDir(r.cfg.Keys)
 	if err != nil {
 		return nil, nil, err

@@ -161,6 +161,7 @@ func (r *Repository) Take(staged ...*Staged) (added []Package, err error) {
 	if err := r.publish(list); err != nil {
 		return nil, err
 	}
+	r.tookBack(staged)
 	r.damage = ""
 	return added, nil
 }
@@ -248,8 +249,9 @@ func (r *Repository) stageFile(file string) (*Staged, error) {
 	return r.Stage(filepath.Base(file), in, "")
 }
 
-// Fill takes the packages of a folder in that are not there yet. A folder that
-// does not exist has none.
+// Fill takes the packages of a folder in that are not there yet, but for those
+// that somebody has removed: these come back when somebody adds them. A folder
+// that does not exist has none.
 func (r *Repository) Fill(dir string) ([]Package, error) {
 	entries, err := os.ReadDir(dir)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -258,34 +260,58 @@ func (r *Repository) Fill(dir string) ([]Package, error) {
 	if err != nil {
 		return nil, err
 	}
+	r.mu.RLock()
+	removed, err := r.removed()
+	r.mu.RUnlock()
+	if err != nil {
+		return nil, err
+	}
 	var files []string
 	for _, e := range entries {
-		if _, ok := Describe(e.Name()); ok && e.Type().IsRegular() {
-			files = append(files, filepath.Join(dir, e.Name()))
+		if _, ok := Describe(e.Name()); !ok || !e.Type().IsRegular() {
+			continue
 		}
+		file := filepath.Join(dir, e.Name())
+		left, err := leftOut(file, removed)
+		if err != nil {
+			return nil, err
+		}
+		if left {
+			r.cfg.Log.Info("a package is left out of the repository, because it was removed; komainu-control content add takes it back", "file", file)
+			continue
+		}
+		files = append(files, file)
 	}
 	return r.Add(files...)
 }
 
 // Remove takes a version of a package out of the repository and returns how
 // many files it had. They are deleted when no client can have metadata any
-// more that names them.
+// more that names them. That it was removed is on disk before it is done.
 func (r *Repository) Remove(version string) (int, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	list := map[string]*metadata.TargetFiles{}
-	removed := 0
+	var gone []Package
 	for name, t := range r.targets.Signed.Targets {
 		if p, ok := described(name, t); ok && p.Version == version {
-			removed++
+			gone = append(gone, p)
 			continue
 		}
 		list[name] = t
 	}
-	if removed == 0 {
+	if len(gone) == 0 {
 		return 0, fault.New(fault.NotFound, "there is no package of version %s in the repository", version)
 	}
-	return removed, r.publish(list)
+	undo, err := r.remember(gone)
+	if err != nil {
+		return 0, err
+	}
+	if err := r.publish(list); err != nil {
+		undo()
+		return 0, err
+	}
+	return len(gone), nil
 }
 
 // sweep deletes what nobody can ask for any more: metadata that was never

@@ -102,5 +102,5 @@ const actions = [
   'onboarding.change', 'machine.change', 'machine.deploy', 'machine.offboard', 'machine.leave', 'machine.merge', 'machine.delete', 'machine.expire', 'connector.create', 'connector.change', 'connector.accept_host_key', 'connector.delete',
   'upgrade.change', 'upgrade.halt', 'upgrade.resume', 'upgrade.rollback',
   'device.revoke', 'device.leave', 'device.expire', 'device.detection_test', 'policy.create', 'policy.change', 'policy.delete', 'device_group.create', 'device_group.change', 'device_group.delete', 'alert.change', 'alert.comment', 'incident.change', 'incident.comment',
-  'notification.create', 'notification.change', 'notification.delete', 'notification.test', 'backup.make', 'ca.rotate', 'ca.finish', 'content.add', 'content.remove', 'content.rotate',
+  'notification.create', 'notification.change', 'notification.delete', 'notification.test', 'backup.make', 'ca.rotate', 'ca.finish', 'content.add', 'content.remove', 'content.export', 'content.rotate',
 ]
