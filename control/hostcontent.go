@@ -293,6 +293,9 @@ func rotateContent(ctx context.Context, cfg Config, env Env, have, next string) 
 		err := d.rotate(ctx, keys)
 		return d.content.Status(), err
 	})
+	if err != nil && next != "" {
+		return fault.Wrap(fault.KindOf(err), err, "%s", aboutNewKey(cfg, next, keys.Next))
+	}
 	if err != nil {
 		return err
 	}
@@ -302,4 +305,16 @@ func rotateContent(ctx context.Context, cfg Config, env Env, have, next string) 
 	}
 	fmt.Fprintln(env.Stdout, "make a backup now: an older one has the old keys, which agents refuse")
 	return nil
+}
+
+// aboutNewKey says what a root key is good for that was written to a file
+// before a rotation failed.
+func aboutNewKey(cfg Config, file string, key ed25519.PrivateKey) string {
+	switch used, err := content.RootKey(filepath.Join(cfg.State, repositoryFolder), key); {
+	case err != nil:
+		return fmt.Sprintf("keep %s, its key may be the root key already (%v)", file, err)
+	case used:
+		return fmt.Sprintf("keep %s, its key is the root key already; komainu-control content rotate --root-key %s goes on", file, file)
+	}
+	return fmt.Sprintf("the key in %s is not the root key", file)
 }

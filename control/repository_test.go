@@ -140,6 +140,10 @@ func TestContentCommands(t *testing.T) {
 	if code, _, text := command(t, "content", "rotate", "--root-key", key, "--root-key-out", key, "--state", state); code != fault.ExitFailed {
 		t.Errorf("the key is written over: %d %s", code, text)
 	}
+	refused := filepath.Join(t.TempDir(), "refused.pem")
+	if code, _, text := command(t, "content", "rotate", "--root-key-out", refused, "--state", state); code != fault.ExitRefused || !strings.Contains(text, refused+" is not the root key") {
+		t.Errorf("%d %s", code, text)
+	}
 	medium := t.TempDir()
 	within := func(out string, days int) {
 		t.Helper()

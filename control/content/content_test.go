@@ -539,6 +539,70 @@ func TestRootKeyThatIsNotHere(t *testing.T) {
 	c.must(t, "1.0.0")
 }
 
+// TestRotationAfterAnInterruptedOne interrupts a rotation anywhere, and then
+// has the root key be kept elsewhere. What was asked for last is what holds.
+func TestRotationAfterAnInterruptedOne(t *testing.T) {
+	t.Parallel()
+	away, _, err := NewRootKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	next, _, err := NewRootKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, id, err := public(next)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for what, first := range map[string]RootKeys{"kept here": {}, "kept elsewhere": {Next: away}} {
+		interrupted := 0
+		for n := 1; ; n++ {
+			p := newPlace(t)
+			r := p.open(t)
+			add(t, r, "1.0.0")
+			c := newClient(t, p.repository(), rootOf(t, r), p.clock)
+			steps := 0
+			r.cfg.step = func(string) error {
+				if steps++; steps == n {
+					return syscall.ENOSPC
+				}
+				return nil
+			}
+			_ = r.Rotate(first)
+			r.cfg.step = func(string) error { return nil }
+			if steps < n {
+				break
+			}
+			keys := RootKeys{Next: next}
+			if r.rotating() {
+				interrupted++
+			}
+			if named, err := RootKey(p.repository(), away); err != nil {
+				t.Fatal(err)
+			} else if named {
+				if err := r.Rotate(keys); !fault.Is(err, fault.Denied) {
+					t.Errorf("%s, step %d: without the root key: %v", what, n, err)
+				}
+				if named, err := RootKey(p.repository(), next); named || err != nil {
+					t.Errorf("%s, step %d: what was refused is the root key: %v", what, n, err)
+				}
+				keys.Have = away
+			}
+			if err := r.Rotate(keys); err != nil {
+				t.Fatalf("%s, step %d: %v", what, n, err)
+			}
+			if ids := r.root.Signed.Roles[metadata.ROOT].KeyIDs; len(ids) != 1 || ids[0] != id || r.holds(metadata.ROOT) || r.rotating() {
+				t.Errorf("%s, step %d: the root keys are %q, want %s, not here", what, n, ids, id)
+			}
+			c.must(t, "1.0.0")
+		}
+		if interrupted < 3 {
+			t.Errorf("%s: only %d interrupted", what, interrupted)
+		}
+	}
+}
+
 // TestLostKey replaces a key that is gone.
 func TestLostKey(t *testing.T) {
 	p := newPlace(t)

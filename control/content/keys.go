@@ -168,12 +168,15 @@ type RootKeys struct {
 // There are two new roots. The first names old and new keys, then everything
 // is signed with both, then the second root drops the old ones: a client finds
 // something that it can verify at every moment, also after a crash, and the
-// next start, or the next Rotate, goes on where it ended.
+// next start goes on where it ended. One that was interrupted is ended before
+// another begins.
 func (r *Repository) Rotate(keys RootKeys) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.rotating() {
-		return r.endRotation(keys.Have)
+		if err := r.endRotation(keys.Have); err != nil {
+			return fmt.Errorf("end the rotation that was interrupted: %w", err)
+		}
 	}
 	old, err := r.signers(&r.root.Signed, metadata.ROOT, given(keys.Have)...)
 	if err != nil {
@@ -253,6 +256,25 @@ func (r *Repository) endRotation(rootKey ed25519.PrivateKey) error {
 		return err
 	}
 	return r.forgetKeys()
+}
+
+// RootKey reports whether a key is the root key of a repository, by the newest
+// root in its folder.
+func RootKey(dir string, key ed25519.PrivateKey) (bool, error) {
+	folder, err := os.OpenRoot(dir)
+	if err != nil {
+		return false, err
+	}
+	defer folder.Close()
+	_, id, err := public(key)
+	if err != nil {
+		return false, err
+	}
+	root, err := newestRoot(&Repository{dir: folder})
+	if err != nil || root == nil {
+		return false, err
+	}
+	return slices.Contains(root.Signed.Roles[metadata.ROOT].KeyIDs, id), nil
 }
 
 // forgetKeys deletes keys that the root does not name any more.

@@ -33,21 +33,14 @@ func numbered(version int64, role string) string {
 }
 
 // open reads what timestamp.json leads to.
-func (r *Repository) open() error {
-	for version := int64(1); ; version++ {
-		next, err := read[metadata.RootType](r, rootName(version))
-		if errors.Is(err, fs.ErrNotExist) {
-			break
-		}
-		if err != nil {
-			return fault.Wrap(fault.Invalid, err, "%s is damaged; restore the folder of the repository from a backup", rootName(version))
-		}
-		r.root = next
+func (r *Repository) open() (err error) {
+	if r.root, err = newestRoot(r); err != nil {
+		return err
 	}
 	if r.root == nil {
 		return r.begin()
 	}
-	err := r.follow()
+	err = r.follow()
 	if err == nil {
 		r.sweep() // a crash may have left what was never published
 		return nil
@@ -60,6 +53,20 @@ func (r *Repository) open() error {
 	r.damage = "the list of packages was damaged and is empty now; add the packages again"
 	r.cfg.Log.Error(r.damage, "error", err)
 	return nil
+}
+
+// newestRoot reads the roots one after the other; nil when there is none.
+func newestRoot(r *Repository) (root *metadata.Metadata[metadata.RootType], err error) {
+	for version := int64(1); ; version++ {
+		next, err := read[metadata.RootType](r, rootName(version))
+		if errors.Is(err, fs.ErrNotExist) {
+			return root, nil
+		}
+		if err != nil {
+			return nil, fault.Wrap(fault.Invalid, err, "%s is damaged; restore the folder of the repository from a backup", rootName(version))
+		}
+		root = next
+	}
 }
 
 // follow goes from timestamp.json to the list of packages.
