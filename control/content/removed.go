@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"time"
@@ -58,9 +59,7 @@ func (r *Repository) remember(gone []Package) (undo func(), err error) {
 		return nil, err
 	}
 	after := map[string]removal{}
-	for target, what := range before {
-		after[target] = what
-	}
+	maps.Copy(after, before)
 	for _, p := range gone {
 		after[p.Target] = removal{p.SHA256, r.now()}
 	}
