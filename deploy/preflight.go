@@ -77,12 +77,12 @@ func (f Facts) Check(r Requirements) *Failure {
 		return Fail(PackageManagerBroken, f.Broken)
 	case f.Others != "" && !r.Despite:
 		return Fail(ConflictingAgent, f.Others)
-	case f.Memory > 0 && f.Memory < minMemory:
-		return Failf(MemoryLow, "it has %d MB", f.Memory>>20)
-	case f.RoomVar > 0 && f.RoomVar < minRoom:
-		return Failf(DiskFull, "%d MB are free below /var", f.RoomVar>>20)
-	case f.RoomUsr > 0 && f.RoomUsr < minRoom:
-		return Failf(DiskFull, "%d MB are free below /usr", f.RoomUsr>>20)
+	case less(f.Memory, minMemory):
+		return Failf(MemoryLow, "it has %d MB", *f.Memory>>20)
+	case less(f.RoomVar, minRoom):
+		return Failf(DiskFull, "%d MB are free below /var", *f.RoomVar>>20)
+	case less(f.RoomUsr, minRoom):
+		return Failf(DiskFull, "%d MB are free below /usr", *f.RoomUsr>>20)
 	}
 	if skew := f.Clock.Sub(r.Now); !f.Clock.IsZero() && skew.Abs() > maxSkew {
 		word := "ahead"
@@ -96,6 +96,10 @@ func (f Facts) Check(r Requirements) *Failure {
 	}
 	return nil
 }
+
+// less reports whether a host is known to have less than it needs. Nothing at
+// all is known, too: df says 0 when only the reserve of root is left.
+func less(has *int64, needs int64) bool { return has != nil && *has < needs }
 
 // checkSystem looks at distribution and kernel.
 func (f Facts) checkSystem() *Failure {

@@ -2,12 +2,15 @@ package deploy_test
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"io"
 	"os/exec"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/google/go-cmp/cmp"
 
 	"komainu/deploy"
 )
@@ -18,7 +21,7 @@ var now = time.Date(2026, 11, 24, 12, 0, 0, 0, time.UTC)
 func good() deploy.Facts {
 	return deploy.Facts{
 		OS: "debian", OSVersion: "12", OSName: "Debian GNU/Linux 12 (bookworm)", System: "Linux", Kernel: "6.1.0-18-cloud-amd64", Arch: "x86_64", Init: "systemd", Container: "none",
-		Root: true, Memory: 2 << 30, RoomVar: 10 << 30, RoomUsr: 10 << 30, Clock: now, Manager: "deb", Reach: "ok",
+		Root: true, Memory: new(int64(2 << 30)), RoomVar: new(int64(10 << 30)), RoomUsr: new(int64(10 << 30)), Clock: now, Manager: "deb", Reach: "ok",
 	}
 }
 
@@ -45,10 +48,13 @@ func TestCheck(t *testing.T) {
 		"broken_manager":    {func(f *deploy.Facts) { f.Broken = "database is damaged" }, deploy.PackageManagerBroken},
 		"busy_manager":      {func(f *deploy.Facts) { f.Busy = "apt-get, process 7" }, ""}, // the installation waits for it
 		"other_product":     {func(f *deploy.Facts) { f.Others = "mdatp" }, deploy.ConflictingAgent},
-		"little_memory":     {func(f *deploy.Facts) { f.Memory = 256 << 20 }, deploy.MemoryLow},
-		"unknown_memory":    {func(f *deploy.Facts) { f.Memory = 0 }, ""},
-		"full_var":          {func(f *deploy.Facts) { f.RoomVar = 10 << 20 }, deploy.DiskFull},
-		"full_usr":          {func(f *deploy.Facts) { f.RoomUsr = 10 << 20 }, deploy.DiskFull},
+		"little_memory":     {func(f *deploy.Facts) { f.Memory = new(int64(256 << 20)) }, deploy.MemoryLow},
+		"unknown_memory":    {func(f *deploy.Facts) { f.Memory = nil }, ""},
+		"full_var":          {func(f *deploy.Facts) { f.RoomVar = new(int64(10 << 20)) }, deploy.DiskFull},
+		"no_room_in_var":    {func(f *deploy.Facts) { f.RoomVar = new(int64(0)) }, deploy.DiskFull},
+		"no_room_in_usr":    {func(f *deploy.Facts) { f.RoomUsr = new(int64(0)) }, deploy.DiskFull},
+		"unknown_room":      {func(f *deploy.Facts) { f.RoomVar, f.RoomUsr = nil, nil }, ""},
+		"full_usr":          {func(f *deploy.Facts) { f.RoomUsr = new(int64(10 << 20)) }, deploy.DiskFull},
 		"clock_behind":      {func(f *deploy.Facts) { f.Clock = now.Add(-48 * time.Hour) }, deploy.ClockOff},
 		"clock_ahead":       {func(f *deploy.Facts) { f.Clock = now.Add(6 * time.Minute) }, deploy.ClockOff},
 		"clock_nearly":      {func(f *deploy.Facts) { f.Clock = now.Add(-4 * time.Minute) }, ""},
@@ -57,6 +63,16 @@ func TestCheck(t *testing.T) {
 	} {
 		f := good()
 		c.change(&f)
+		// As komainuctl gets them: nothing is not the same as not known.
+		var sent deploy.Facts
+		if text, err := json.Marshal(f); err != nil {
+			t.Fatal(err)
+		} else if err := json.Unmarshal(text, &sent); err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(f, sent); diff != "" {
+			t.Errorf("%s, as JSON: %s", name, diff)
+		}
 		got := deploy.ReasonID("")
 		if failure := f.Check(deploy.Requirements{Now: now}); failure != nil {
 			got = failure.Reason.ID
@@ -72,6 +88,17 @@ func TestCheck(t *testing.T) {
 	f.Others = "mdatp"
 	if failure := f.Check(deploy.Requirements{Now: now, Despite: true}); failure != nil {
 		t.Errorf("despite the other product: %v", failure)
+	}
+}
+
+// TestFactsKnowNothing tells a host that has nothing from one of which nothing
+// is known.
+func TestFactsKnowNothing(t *testing.T) {
+	for value, want := range map[string]*int64{"": nil, "-": nil, "-4": nil, "0": new(int64(0)), "12": new(int64(12 << 10)), "9999999999999999": nil} {
+		f, err := deploy.Inspect(t.Context(), script{lines: []string{"fact memory_kb " + value, "fact var_kb " + value, "fact usr_kb " + value, "done"}}, "")
+		if diff := cmp.Diff(deploy.Facts{Memory: want, RoomVar: want, RoomUsr: want}, f); err != nil || diff != "" {
+			t.Errorf("%q: %v %s", value, err, diff)
+		}
 	}
 }
 
@@ -114,7 +141,7 @@ func TestInspect(t *testing.T) {
 		if err != nil {
 			t.Fatalf("%q: %v", shell, err)
 		}
-		if f.System != "Linux" || f.Kernel == "" || f.OS == "" || f.Memory < 64<<20 || f.Clock.IsZero() || f.RoomVar == 0 || f.Manager == "" || f.Reach == "ok" {
+		if f.System != "Linux" || f.Kernel == "" || f.OS == "" || f.Memory == nil || *f.Memory < 64<<20 || f.Clock.IsZero() || f.RoomVar == nil || f.RoomUsr == nil || f.Manager == "" || f.Reach == "ok" {
 			t.Errorf("%q: %+v", shell, f)
 		}
 	}

@@ -33,9 +33,9 @@ type Facts struct {
 	Container string    `json:"container"` // kind of container, none or empty
 	Image     bool      `json:"image"`     // prepared to be copied
 	Root      bool      `json:"root"`
-	Memory    int64     `json:"memory"` // bytes; 0 when it is not known, here and below
-	RoomVar   int64     `json:"roomVar"`
-	RoomUsr   int64     `json:"roomUsr"`
+	Memory    *int64    `json:"memory,omitempty"` // bytes; nil when it is not known, here and below
+	RoomVar   *int64    `json:"roomVar,omitempty"`
+	RoomUsr   *int64    `json:"roomUsr,omitempty"`
 	Clock     time.Time `json:"clock"`
 	Manager   string    `json:"manager"` // deb, rpm or tar: the form of package that the host takes
 	Broken    string    `json:"broken"`  // what the package manager complains about
@@ -63,9 +63,9 @@ func Inspect(ctx context.Context, h Host, server string) (Facts, error) {
 
 // set takes one fact. Hosts are not trusted: what makes no sense is left out.
 func (f *Facts) set(name, value string) {
-	kilobytes := func(to *int64) {
+	kilobytes := func(to **int64) {
 		if n, err := strconv.ParseInt(value, 10, 64); err == nil && n >= 0 && n < 1<<50 {
-			*to = n << 10
+			*to = new(n << 10)
 		}
 	}
 	texts := map[string]*string{
