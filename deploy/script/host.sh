@@ -1,7 +1,8 @@
 #!/bin/sh
 # What Komainu does on a Linux server before there is an agent on it: it looks,
-# installs, and removes. It changes nothing but its own package; no repository
-# is added to the host, and no other package is touched.
+# installs, and removes. It changes nothing but its own package, with which it
+# removes the one that depends on it; no repository is added to the host, and no
+# other package is touched.
 #
 # usage: host.sh ACTION [NAME=VALUE]...
 #
@@ -17,6 +18,7 @@ export PATH LC_ALL DEBIAN_FRONTEND
 umask 077
 
 package=komainu-agent
+second=komainu-mdatp # the package of the agent's second name; it depends on the other
 service=komainu-agent.service
 state=/var/lib/komainu/agent
 ready=/var/lib/komainu/agent-is-ready # its scripts write it, with the version that they have set up
@@ -111,10 +113,22 @@ others() {
 # installed prints the version of our package and its state.
 installed() {
     case "$(manager)" in
-    deb) dpkg-query -W -f '${db:Status-Status} ${Version}' "$package" 2>/dev/null ;;
+    deb) dpkg-query -W -f '${db:Status-Status} ${Version}' "$package" 2>/dev/null | grep -v '^not-installed' ;;
     rpm) rpm -q --qf 'installed %{VERSION}-%{RELEASE}' "$package" 2>/dev/null | grep '^installed ' ;;
     *) [ -e /usr/lib/komainu/install.sh ] && sh /usr/lib/komainu/install.sh status | grep -v '^not ' ;;
     esac
+}
+
+# ours prints those of our packages that the package manager knows, in whatever
+# state.
+ours() {
+    for one in "$second" "$package"; do
+        case "$(manager)" in
+        deb) case "$(dpkg-query -W -f '${db:Status-Status}' "$one" 2>/dev/null)" in '' | not-installed) ;; *) echo "$one" ;; esac ;;
+        rpm) rpm -q "$one" >/dev/null 2>&1 && echo "$one" ;;
+        *) [ "$one" = "$second" ] || [ -z "$(installed)" ] || echo "$one" ;;
+        esac
+    done
 }
 
 # complete reports whether the last installation came to its end.
@@ -251,7 +265,7 @@ unpack() {
         esac
         case "$before" in
         "installed "*) ;; # dpkg has put the version from before back
-        '' | not-installed*)
+        '')
             dpkg --force-depends --force-remove-reinstreq --purge "$package" >/dev/null 2>&1 </dev/null
             swept
             ;;
@@ -287,6 +301,14 @@ crumbs() {
     return 0
 }
 
+# nameless takes away what is left of the agent's second name, be it from its
+# package or made by hand. A command of that name that is not ours stays.
+nameless() {
+    case "$(readlink /usr/bin/mdatp)" in komainu | /usr/bin/komainu) rm -f /usr/bin/mdatp ;; esac
+    rm -rf "/usr/share/doc/$second" /usr/bin/mdatp.dpkg-new /usr/bin/mdatp.dpkg-tmp
+    rm -f /usr/bin/mdatp';'????????
+}
+
 # swept takes away what a package manager does not know of: an installation
 # that was ended in its middle leaves files that are in nobody's list. It is
 # for hosts that have the package no more.
@@ -298,6 +320,7 @@ swept() {
     # shellcheck disable=SC2086 # a list
     rm -f $files
     rm -rf "/usr/share/doc/$package" /usr/lib/komainu "$state"
+    [ -n "$(ours)" ] || nameless
     rm -f "$ready" /etc/komainu/join-token /etc/komainu/image "/etc/systemd/system/multi-user.target.wants/$service" \
         /etc/systemd/system/multi-user.target.wants/komainu-upgrade.path /usr/libexec/komainu-upgrade /usr/libexec/.komainu-upgrade
     for folder in /var/lib/komainu /etc/komainu /var/log/komainu /usr/share/fish/vendor_completions.d /usr/share/fish /usr/share/zsh/vendor-completions /usr/share/zsh/site-functions /usr/share/zsh; do
@@ -389,12 +412,15 @@ remove() {
     begin
     say "step remove"
     settled "${patience:-60}"
-    if [ -n "$(installed)" ]; then
+    # All in one call: neither goes without the other.
+    # shellcheck disable=SC2046 # a list
+    set -- $(ours)
+    if [ $# -gt 0 ]; then
         case "$(manager)" in
         # dpkg would rather have a package installed again that it has not
         # unpacked to the end.
-        deb) dpkg --force-remove-reinstreq --purge "$package" >"$work/log" 2>&1 </dev/null || fail remove_failed "$(tail -n 5 "$work/log")" ;;
-        rpm) rpm -e --allmatches "$package" >"$work/log" 2>&1 </dev/null || fail remove_failed "$(tail -n 5 "$work/log")" ;;
+        deb) dpkg --force-remove-reinstreq --purge "$@" >"$work/log" 2>&1 </dev/null || fail remove_failed "$(tail -n 5 "$work/log")" ;;
+        rpm) rpm -e --allmatches "$@" >"$work/log" 2>&1 </dev/null || fail remove_failed "$(tail -n 5 "$work/log")" ;;
         *) sh /usr/lib/komainu/install.sh purge >"$work/log" 2>&1 </dev/null || fail remove_failed "$(tail -n 5 "$work/log")" ;;
         esac
     fi
