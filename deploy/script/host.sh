@@ -22,6 +22,7 @@ second=komainu-mdatp # the package of the agent's second name; it depends on the
 service=komainu-agent.service
 state=/var/lib/komainu/agent
 ready=/var/lib/komainu/agent-is-ready # its scripts write it, with the version that they have set up
+upgrades=/var/lib/komainu/agent-upgrades-are-ready # they have set up the unit that starts upgrades
 # What the package installs; a test compares.
 files="/usr/bin/komainud /usr/bin/komainu /usr/lib/systemd/system/$service /usr/lib/systemd/system/komainu-upgrade.path
     /usr/lib/systemd/system/komainu-upgrade.service /usr/lib/sysusers.d/$package.conf
@@ -321,7 +322,7 @@ swept() {
     rm -f $files
     rm -rf "/usr/share/doc/$package" /usr/lib/komainu "$state"
     [ -n "$(ours)" ] || nameless
-    rm -f "$ready" /etc/komainu/join-token /etc/komainu/image "/etc/systemd/system/multi-user.target.wants/$service" \
+    rm -f "$ready" "$upgrades" /etc/komainu/join-token /etc/komainu/image "/etc/systemd/system/multi-user.target.wants/$service" \
         /etc/systemd/system/multi-user.target.wants/komainu-upgrade.path /usr/libexec/komainu-upgrade /usr/libexec/.komainu-upgrade
     for folder in /var/lib/komainu /etc/komainu /var/log/komainu /usr/share/fish/vendor_completions.d /usr/share/fish /usr/share/zsh/vendor-completions /usr/share/zsh/site-functions /usr/share/zsh; do
         [ ! -d "$folder" ] || rmdir "$folder" 2>/dev/null # those that are empty
@@ -335,6 +336,7 @@ swept() {
 started() {
     systemctl enable --quiet $service >/dev/null 2>&1
     systemctl is-active --quiet $service && return
+    case "$(systemctl is-enabled $service 2>/dev/null)" in masked*) fail service_failed "$service is masked: systemctl unmask $service" ;; esac
     systemctl reset-failed $service >/dev/null 2>&1
     systemctl start $service >"$work/log" 2>&1 ||
         fail service_failed "$(journalctl -q --no-pager -o cat -n 5 -u $service 2>/dev/null || cat "$work/log")"
