@@ -87,11 +87,16 @@ func (j Join) Ways() Ways {
 
 // line fetches the CA, compares its hash, and fetches the installer from whom
 // the CA vouches for, so that nobody on the way can put another one in its
-// place. It leaves nothing behind but a folder in the place for such.
+// place. The token goes through a pipe, since lists of processes and the log of
+// sudo show command lines; sudo asks for a password on the terminal. All of it
+// is in a folder of its own that goes in the end.
+//
+// People paste it into whatever shell they have: echo is built into all of
+// them, and an s that is empty vanishes in all of them.
 func (j Join) line(options string) string {
 	sum := sha256.Sum256([]byte(j.CA))
-	return fmt.Sprintf(`(cd "$(mktemp -d)" && curl -fsSko ca.pem %s && echo "%s  ca.pem" | sha256sum -c && curl -fsSo install --cacert ca.pem --capath . %s && sudo sh install %s%s)`,
-		quote(j.Server+"/ca.pem"), hex.EncodeToString(sum[:]), quote(j.Server+"/install"), options, j.Token)
+	return fmt.Sprintf(`(d=$(mktemp -d) && trap 'rm -rf "$d"' EXIT && cd "$d" && curl -fsSko ca.pem %s && echo "%s  ca.pem" | sha256sum -c && curl -fsSo install --cacert ca.pem --capath . %s && s=$([ "$(id -u)" = 0 ] || echo sudo) && echo %s | $s sh install %s--token-file -)`,
+		quote(j.Server+"/ca.pem"), hex.EncodeToString(sum[:]), quote(j.Server+"/install"), quote(j.Token), options)
 }
 
 // fill fills a form whose values stand in lines of their own or in quotes.

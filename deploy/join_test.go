@@ -278,22 +278,54 @@ func TestWays(t *testing.T) {
 	if len(plays) != 1 || plays[0].Vars["komainu_ca"] != j.CA || plays[0].Vars["komainu_token"] != j.Token || plays[0].Vars["komainu_installer"] != p.URL+"/install" {
 		t.Errorf("%+v\n%s", plays, w.Ansible)
 	}
-	// The line fetches what the CA vouches for, and nothing when the CA is
-	// another one. What it runs in the end is not run here.
-	dry := func(line string) (string, error) {
-		out, err := exec.CommandContext(t.Context(), "sh", "-c", "sudo() { cat install; echo \"$@\"; }\n"+line).CombinedOutput()
-		return string(out), err
+}
+
+// TestLine has the shells of people run what they paste. What it runs in the
+// end is not run here.
+func TestLine(t *testing.T) {
+	if _, err := exec.LookPath("curl"); err != nil {
+		t.Skip("curl is not installed, which the line calls")
 	}
-	if _, err := exec.LookPath("curl"); err == nil {
-		if out, err := dry(w.Line); err != nil || !strings.Contains(out, "answer\nsh install "+j.Token) {
-			t.Errorf("%v\n%s\n%s", err, w.Line, out)
+	p := newPlane(t)
+	j := deploy.Join{Server: p.URL, CA: string(p.ca), Token: p.token(t, p.pin)}
+	theirs := deploy.Join{Server: p.URL, CA: string(newPlane(t).ca), Token: j.Token}
+	const (
+		person = `id() { echo 1000; }; sudo() { echo "sudo $*"; pwd; cat install; cat; return 6; }; `
+		root   = `id() { echo 0; }; sudo() { echo sudo is not there; return 127; }; sh() { echo "root $*"; cat install; cat; }; `
+	)
+	folder := t.TempDir()
+	t.Setenv("TMPDIR", folder)
+	for _, shell := range [][]string{{"sh"}, {"bash"}, {"bash", "--posix"}, {"dash"}, {"busybox", "sh"}, {"zsh"}, {"mksh"}, {"ksh"}} {
+		if _, err := exec.LookPath(shell[0]); err != nil {
+			t.Logf("%s is not installed", shell[0])
+			continue
 		}
-		if out, err := dry(w.Image); err != nil || !strings.Contains(out, "sh install --image "+j.Token) {
-			t.Errorf("%v\n%s", err, out)
+		for name, c := range map[string]struct {
+			before, line, want string
+			code               int
+		}{
+			"person":     {person, j.Ways().Line, "sudo sh install --token-file -\n" + folder, 6},
+			"root":       {root, j.Ways().Line, "root install --token-file -\nanswer\n" + j.Token + "\n", 0},
+			"image":      {root, j.Ways().Image, "root install --image --token-file -\nanswer\n" + j.Token + "\n", 0},
+			"another CA": {root, theirs.Ways().Line, "", 1},
+			"no folder":  {"mktemp() { return 1; }; " + root, j.Ways().Line, "", 1},
+		} {
+			here := t.TempDir()
+			out, code := ran(t, shell, here, c.before+c.line)
+			if code != c.code || !strings.Contains(out, c.want) || c.want == "" && strings.Contains(out, "root") || c.want != "" && !strings.Contains(out, "answer\n"+j.Token+"\n") {
+				t.Errorf("%q, %s: %d\n%s\n%s", shell, name, code, c.line, out)
+			}
+			for _, dir := range []string{here, folder} {
+				if list, err := os.ReadDir(dir); err != nil || len(list) != 0 {
+					t.Errorf("%q, %s leaves %v in %s (%v)", shell, name, list, dir, err)
+				}
+			}
 		}
-		p.ca = newPlane(t).ca
-		if out, err := dry(w.Line); err == nil || strings.Contains(out, j.Token) {
-			t.Errorf("another CA: %v\n%s", err, out)
+	}
+	// The token is no argument of any program.
+	for _, line := range []string{j.Ways().Line, j.Ways().Image} {
+		if strings.Count(line, j.Token) != 1 || !strings.Contains(line, "&& echo '"+j.Token+"' | $s sh install ") {
+			t.Error(line)
 		}
 	}
 }

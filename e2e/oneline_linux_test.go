@@ -56,10 +56,17 @@ func TestOneLine(t *testing.T) {
 		out, _ := c.try("komainu", "health", "--field", "real_time_protection_scope")
 		return strings.Contains(out, "1 blocking")
 	})
-	// Again nothing is changed, and no use is spent.
-	if out := c.run("sh", "-c", good.Snippets.Shell); !strings.Contains(out, "Nothing was changed") {
+	// Again nothing is changed, and no use is spent; by somebody who is not root,
+	// and without telling anybody the token.
+	c.run("sh", "-c", "useradd ada && echo 'ada ALL=(ALL) NOPASSWD: ALL' >/etc/sudoers.d/ada")
+	c.must(os.WriteFile(filepath.Join(m.root, "srv/line"), []byte(good.Snippets.Shell+"\n"), 0o644))
+	if out := c.run("su", "ada", "-s", "/bin/sh", "-c", ". /srv/line"); !strings.Contains(out, "Nothing was changed") {
 		t.Errorf("again: %s", out)
 	}
+	if j := m.run("journalctl", "--no-pager", "-o", "cat"); !strings.Contains(j, "COMMAND=/usr/bin/sh install --token-file -") || strings.Contains(j, "kmj1.") {
+		t.Errorf("the journal does not say what sudo was called for, or holds the token:\n%s", j)
+	}
+	c.run("sh", "-c", "! ls -d /tmp/tmp.*")
 	c.run("sh", "-c", "curl -fsSk https://localhost:8443/install >/root/install && sh /root/install --uninstall && ! test -e /usr/bin/komainud && ! test -e /var/lib/komainu/agent")
 	// From standard input, as Ansible gives it.
 	if out := c.run("sh", "-c", "echo "+good.Token+" | sh /root/install --token-file -"); !strings.Contains(out, "enrolled as device") {
