@@ -241,6 +241,13 @@ func TestInstallerRefuses(t *testing.T) {
 			t.Errorf("%s: %q, want %s", address, out, want)
 		}
 	}
+	// It is patient for as long as it is told to.
+	for patience, want := range map[string]string{"1800": "patience 1800", "0": "patience 0", "": "a number of seconds", "x": "a number of seconds", "-1": "a number of seconds", "08": "a number of seconds", "9999999": "a number of seconds"} {
+		const dry = `put_in() { echo "patience $patience"; }; id() { echo 0; }; systemctl() { :; }; main --patience "$word" kmj1.x`
+		if out, code := piece(t, "", "word="+patience+"; token=; "+dry); !strings.Contains(out, want) || (code == 0) != strings.HasPrefix(want, "patience") {
+			t.Errorf("--patience %q: %d, %s", patience, code, out)
+		}
+	}
 	// Every reason ends it with a text, a remedy and a code of the contract.
 	for _, id := range deploy.ReasonIDs() {
 		out, code := piece(t, "", "problem "+string(id)+" 'a detail'")
@@ -270,13 +277,84 @@ func TestWays(t *testing.T) {
 	}
 	var plays []struct {
 		Vars  map[string]string
-		Tasks []map[string]any
+		Tasks []struct {
+			Block []struct {
+				Command map[string]string `yaml:"ansible.builtin.command"`
+				Copy    map[string]string `yaml:"ansible.builtin.copy"`
+				NoLog   bool              `yaml:"no_log"`
+			}
+		}
 	}
 	if err := yaml.Unmarshal([]byte(w.Ansible), &plays); err != nil {
 		t.Fatal(err)
 	}
 	if len(plays) != 1 || plays[0].Vars["komainu_ca"] != j.CA || plays[0].Vars["komainu_token"] != j.Token || plays[0].Vars["komainu_installer"] != p.URL+"/install" {
 		t.Errorf("%+v\n%s", plays, w.Ansible)
+	}
+	// The token comes to servers in one way only, of which nothing is logged.
+	for _, task := range plays[0].Tasks[0].Block {
+		hidden := task.NoLog && task.Copy["mode"] == "0600" && task.Copy["dest"] == "{{ komainu_folder.path }}/token"
+		if strings.Contains(fmt.Sprint(task), "komainu_token") != hidden || task.Command["stdin"] != "" {
+			t.Errorf("%+v", task)
+		}
+	}
+	if strings.Count(w.Ansible, "komainu_token") != 3 || !strings.Contains(w.Ansible, "cmd: sh install --token-file token\n") { // the remark at the head, the variable, the copy
+		t.Error(w.Ansible)
+	}
+}
+
+// TestCloudInitTriesAgain has the script of a first boot meet what passes by
+// and what does not. In the place of curl, installer and sleep are functions.
+func TestCloudInitTriesAgain(t *testing.T) {
+	var cloud struct {
+		Files []struct{ Path, Content string } `yaml:"write_files"`
+		Run   [][]string                       `yaml:"runcmd"`
+	}
+	w := deploy.Join{Server: "https://cp:8443", CA: "ca", Token: "kmj1.x"}.Ways()
+	if err := yaml.Unmarshal([]byte(w.CloudInit), &cloud); err != nil {
+		t.Fatal(err)
+	}
+	join := cloud.Files[2]
+	if diff := cmp.Diff([][]string{{"sh", join.Path}}, cloud.Run); diff != "" {
+		t.Fatal(diff)
+	}
+	for _, shell := range shells(t) {
+		for name, c := range map[string]struct {
+			answers string // of curl and, if that is 0, of the installer
+			hours   string // that pass in a pause
+			want    string
+			code    int
+		}{
+			"at once":         {"0 0", "0", "curl sh ", 0},
+			"busy":            {"0 1 0 0", "0", "curl sh sleep curl sh ", 0},
+			"no network":      {"6 7 0 4 0 0", "0", "curl sleep curl sleep curl sh sleep curl sh ", 0},
+			"refused":         {"0 6", "0", "curl sh ", 6},
+			"not supported":   {"7 0 7", "0", "curl sleep curl sh ", 7},
+			"for ever":        {strings.Repeat("0 1 ", 50), "0", strings.Repeat("curl sh sleep ", 19) + "curl sh ", 1},
+			"never connected": {strings.Repeat("7 ", 50), "0", strings.Repeat("curl sleep ", 19) + "curl ", 4},
+			"for hours":       {strings.Repeat("0 1 ", 50), "2", "curl sh sleep curl sh ", 1},
+		} {
+			dir := filepath.Join(t.TempDir(), "komainu-join")
+			log := dir + ".log"
+			if err := os.Mkdir(dir, 0o700); err != nil {
+				t.Fatal(err)
+			}
+			before := `uptime=1000; cut() { echo $uptime; }
+				answer() { printf '%s ' "$1" >>` + log + `; }
+				sleep() { answer sleep; uptime=$((uptime + 3600 * ` + c.hours + `)); }
+				curl() { answer curl; next; }
+				sh() { answer sh; [ "$*" = "install --patience 1800 --token-file token" ] || exit 99; next; }
+				next() { read -r got rest <` + log + `.answers; echo "$rest" >` + log + `.answers; return $got; }
+				echo ` + c.answers + ` >` + log + ".answers\n"
+			out, code := ran(t, shell, dir, before+strings.ReplaceAll(join.Content, "/run/komainu-join", dir))
+			called, err := os.ReadFile(log)
+			if err != nil || string(called) != c.want || code != c.code || strings.Contains(out, "kmj1.") {
+				t.Errorf("%q, %s: %d, %s (%v), want %d, %s\n%s", shell, name, code, called, err, c.code, c.want, out)
+			}
+			if _, err := os.Stat(dir); !os.IsNotExist(err) {
+				t.Errorf("%q, %s: the folder with the token: %v", shell, name, err)
+			}
+		}
 	}
 }
 

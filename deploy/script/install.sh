@@ -20,6 +20,7 @@ image=no
 force=no
 despite=no
 remove=no
+patience=60
 
 usage() {
     cat <<'END'
@@ -34,6 +35,7 @@ It may be run again: what is right already is left alone.
   --image            prepare a golden image: each copy enrols at its first boot
   --force            enrol anew, also from another control plane
   --despite-conflict also beside another product that decides on file accesses
+  --patience SECONDS how long to wait for a package manager that is busy (60)
   --uninstall        remove the agent with everything that it keeps
 
 Exit codes: 0 done, 1 failed, 2 usage, 3 needs root, 4 the control plane cannot
@@ -211,6 +213,7 @@ plan() {
 
 # follow tells people how the host script gets on, and keeps how it ended.
 follow() {
+    waits=
     while IFS= read -r line; do
         line=${line#komainu:}
         case "$line" in
@@ -218,7 +221,10 @@ follow() {
         'step install') echo 'Installing it ...' ;;
         'step enrol') echo 'Enrolling this server ...' ;;
         'step remove') echo 'Removing the agent ...' ;;
-        'wait '*) echo "Waiting for ${line#wait } ..." ;;
+        'wait '*)
+            [ "$line" = "$waits" ] || echo "Waiting for ${line#wait } ..."
+            waits=$line # it is said every second
+            ;;
         'fail '*) [ -e "$dir/fail" ] || printf '%s\n' "${line#fail }" >"$dir/fail" ;;
         done*) printf '%s\n' "${line#done}" >"$dir/done" ;;
         esac
@@ -246,7 +252,7 @@ put_in() {
     for word in $package; do
         case "$word" in path=*) set -- "$@" "url=$server${word#path=}" ;; *) set -- "$@" "$word" ;; esac
     done
-    printf '%s\n' "$token" | sh "$dir/host.sh" install "enrol=$enrol" "ca=$dir/ca.pem" "$@" 2>"$dir/log" | follow
+    printf '%s\n' "$token" | sh "$dir/host.sh" install "enrol=$enrol" "ca=$dir/ca.pem" "patience=$patience" "$@" 2>"$dir/log" | follow
     ended
     read -r version device <"$dir/done"
     if [ "$image" = yes ]; then
@@ -257,7 +263,7 @@ put_in() {
 }
 
 take_out() {
-    sh "$dir/host.sh" remove </dev/null 2>"$dir/log" | follow
+    sh "$dir/host.sh" remove "patience=$patience" </dev/null 2>"$dir/log" | follow
     ended
     echo 'The agent is removed.'
 }
@@ -278,6 +284,11 @@ main() {
             else
                 token=$(cat "$1") || stop 2 "the token cannot be read from $1"
             fi
+            ;;
+        --patience)
+            case "${2:-}" in '' | *[!0-9]* | 0?* | ???????*) stop 2 '--patience needs a number of seconds' ;; esac
+            shift
+            patience=$1
             ;;
         -*) stop 2 "$1 is not known; --help lists what is" ;;
         *)
