@@ -318,6 +318,144 @@ func TestAgentPackage(t *testing.T) {
 	}
 }
 
+// TestAgentPackageAmongDecisions installs over units that somebody has masked
+// or disabled, and removes the agent together with the package that depends on
+// it, in all forms of package.
+func TestAgentPackageAmongDecisions(t *testing.T) {
+	m := onMachine(t, func(dir string) {
+		agentPackages(t, dir)
+		build(t, dir, "deb,rpm", "-only", "komainu-mdatp", "-version", thisVersion)
+	})
+	if m == nil {
+		return
+	}
+	m.stock()
+	m.decidedUnits()
+
+	second := func(name string) string { return m.bring(filepath.Join(os.Getenv(envPackages), name)) }
+	before := m.files()
+	script := m.hostScript("deb")
+	do := func(line string) {
+		t.Helper()
+		if out, _, failed := m.act(line, "", 0); failed || !strings.Contains(out, "komainu:done") {
+			t.Fatalf("%s\n%s%s", line, out, m.journal())
+		}
+	}
+	gone := func(form string) {
+		t.Helper()
+		do(script.remove(""))
+		if d := difference(before, m.files()); d != nil {
+			t.Errorf("removed as %s, the host is not what it was:\n%s", form, strings.Join(d, "\n"))
+		}
+	}
+	name := "komainu-mdatp_" + thisVersion + "_all.deb"
+	do(script.install(thisVersion))
+	m.run("dpkg", "--install", second(name))
+	gone("deb")
+	// Also one that waits for the agent, and one whose agent was torn away.
+	if out, err := m.try("dpkg", "--install", second(name)); err == nil {
+		t.Errorf("without the agent it is configured:\n%s", out)
+	}
+	gone("deb without the agent")
+	do(script.install(thisVersion))
+	m.run("dpkg", "--install", second(name))
+	m.run("dpkg", "--force-depends", "--purge", "komainu-agent")
+	gone("deb that has lost the agent")
+	if out := m.run("dpkg", "--audit"); out != "" {
+		t.Errorf("dpkg --audit:\n%s", out)
+	}
+
+	// A host with rpm that wants signatures of packages.
+	m.run("mv", "/usr/bin/dpkg", "/usr/bin/dpkg-query", "/opt")
+	m.run("rpm", "--upgrade", second(distribution))
+	m.run("sh", "-c", "mkdir -p /etc/rpm && echo '%_pkgverify_level all' >/etc/rpm/macros")
+	before = m.files()
+	script = m.hostScript("rpm")
+	if out, err := m.try("rpm", "--upgrade", onShelf("rpm")(thisVersion)); err == nil {
+		t.Errorf("this host does not want signatures:\n%s", out)
+	}
+	do(script.install(thisVersion))
+	m.run("rpm", "--upgrade", "--nosignature", second("komainu-mdatp-"+thisVersion+"-1.noarch.rpm"))
+	gone("rpm")
+	if out := m.run("rpm", "-qa"); strings.Contains(out, "komainu") {
+		t.Errorf("rpm has\n%s", out)
+	}
+
+	// And one with neither, where people make the name by hand.
+	m.run("mv", "/usr/bin/rpm", "/opt")
+	before = m.files()
+	script = m.hostScript("tar")
+	for _, remove := range []string{"sh /usr/lib/komainu/install.sh purge", "true"} {
+		do(script.install(thisVersion))
+		m.run("ln", "-s", "komainu", "/usr/bin/mdatp")
+		m.run("sh", "-c", remove)
+		gone("tar, " + remove)
+	}
+}
+
+// decidedUnits has units masked or disabled before and after an installation.
+func (m *machine) decidedUnits() {
+	m.t.Helper()
+	const service, path = "komainu-agent.service", "komainu-upgrade.path"
+	is := func(when, unit, enabled, active string) {
+		m.t.Helper()
+		e, _ := m.try("systemctl", "is-enabled", unit)
+		a, _ := m.try("systemctl", "is-active", unit)
+		if strings.TrimSpace(e) != enabled || strings.TrimSpace(a) != active {
+			m.t.Errorf("%s, %s is %s and %s, not %s and %s", when, unit, strings.TrimSpace(e), strings.TrimSpace(a), enabled, active)
+		}
+	}
+	install := func(when, version, says string) {
+		m.t.Helper()
+		out := m.run("dpkg", "--install", onShelf("deb")(version))
+		if strings.Contains(out, "is masked") != (says != "") || !strings.Contains(out, says) {
+			m.t.Errorf("%s, the installation says\n%s", when, out)
+		}
+		if got := m.run("dpkg-query", "-W", "-f", "${db:Status-Status} ${Version}", "komainu-agent"); got != "installed "+version {
+			m.t.Errorf("%s, dpkg has %q", when, got)
+		}
+	}
+	install("first", thisVersion, "")
+	is("first", path, "enabled", "active")
+	m.run("systemctl", "disable", "--now", path)
+	install("disabled", nextVersion, "")
+	is("disabled", path, "disabled", "inactive")
+	is("disabled", service, "enabled", "active")
+	// A version without the unit leaves no word of it.
+	m.run("rm", "/var/lib/komainu/agent-upgrades-are-ready")
+	install("after an older version", thisVersion, "")
+	is("after an older version", path, "enabled", "active")
+	m.run("dpkg", "--purge", "komainu-agent")
+	m.run("test", "!", "-e", "/var/lib/komainu")
+
+	for _, how := range []string{"--no-reload", "--runtime"} {
+		m.run("systemctl", "mask", how, path)
+		install("masked", thisVersion, "systemctl unmask "+path)
+		is("masked", service, "enabled", "active")
+		m.run("systemctl", "unmask", how, path)
+		install("unmasked", nextVersion, "")
+		is("unmasked", path, "enabled", "active")
+		m.run("dpkg", "--purge", "komainu-agent")
+	}
+
+	m.run("systemctl", "mask", service)
+	install("the service masked", thisVersion, "systemctl unmask komainu-agent ")
+	is("the service masked", service, "masked", "inactive")
+	is("the service masked", path, "enabled", "active")
+	if out, _, failed := m.act(m.hostScript("deb").install(thisVersion), "", 0); !failed || !strings.Contains(out, "komainu:fail service_failed komainu-agent.service is masked") {
+		m.t.Errorf("the script says of it\n%s", out)
+	}
+	m.run("dpkg", "--remove", "komainu-agent")
+	m.run("systemctl", "unmask", service)
+	install("the service unmasked", thisVersion, "")
+	is("the service unmasked", service, "enabled", "active")
+	m.run("systemctl", "mask", service)
+	install("masked while it runs", nextVersion, "systemctl unmask komainu-agent ")
+	m.run("dpkg", "--purge", "komainu-agent")
+	is("purged", service, "masked", "inactive")
+	m.run("systemctl", "unmask", service)
+}
+
 // scan makes the agent scan, which starts its scanner.
 func (m *machine) scan() {
 	m.t.Helper()

@@ -87,7 +87,10 @@ agent_ready() {
 # agent_leave stops the service, before its files go.
 agent_leave() {
     rm -f "$ready" "$upgrades" # first, so that an installation after half of this sets all up
-    systemctl disable --quiet komainu-agent.service komainu-upgrade.path || true
+    for unit in komainu-agent.service komainu-upgrade.path; do
+        systemctl disable --quiet "$unit" || true
+        rm -f "/etc/systemd/system/multi-user.target.wants/$unit" # systemctl disables no masked unit
+    done
     if [ -d /run/systemd/system ]; then
         # A removal that was ended in its middle has taken units away already,
         # and systemctl fails for those. What counts is that nothing runs.

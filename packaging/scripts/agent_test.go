@@ -38,7 +38,7 @@ systemctl() {
             ;;
         reset-failed) rm -f "failed/$unit" ;;
         enable) if [ -e "masked/$unit" ] || [ -e "broken/$unit" ]; then code=1; else : >"enabled/$unit"; fi ;;
-        disable) rm -f "enabled/$unit" ;;
+        disable) if [ -e "masked/$unit" ]; then code=1; else rm -f "enabled/$unit"; fi ;;
         start | restart) if [ -e "masked/$unit" ]; then code=1; else : >"active/$unit"; fi ;;
         stop) rm -f "active/$unit" ;;
         esac
@@ -78,7 +78,7 @@ func (h host) do(kill int, function string) (said string, code int) {
 	h.write("calls", "0\n")
 	// ash takes no function of the name systemd-sysusers.
 	script := strings.NewReplacer("systemd-sysusers", "sysusers").Replace(systemctl) +
-		strings.NewReplacer("/var/lib/komainu", "lib/komainu", "/run/systemd/system", "booted", "/usr/bin/komainud", "true", "systemd-sysusers", "sysusers").Replace(string(text))
+		strings.NewReplacer("/var/lib/komainu", "lib/komainu", "/run/systemd/system", "booted", "/etc/systemd/system/multi-user.target.wants", "enabled", "/usr/bin/komainud", "true", "systemd-sysusers", "sysusers").Replace(string(text))
 	cmd := exec.CommandContext(h.t.Context(), h.shell[0], append(slices.Clone(h.shell[1:]), "-c", "set -eu\n"+script+"\n"+function)...)
 	cmd.Dir = h.dir
 	cmd.Env = append(os.Environ(), fmt.Sprint("KILL=", kill))
@@ -177,6 +177,7 @@ func TestAgentLeavesUnitsAsTheAdministratorHasThem(t *testing.T) {
 			"path not to enable":  {false, func(h host) { h.write("broken/"+path, "") }, "agent_ready", "enabled agent, active agent", ""},
 			"service disabled":    {true, func(h host) { h.remove("enabled/"+service, "active/"+service) }, "agent_ready", "enabled upgrade, active upgrade", ""},
 			"removed":             {true, func(host) {}, "agent_leave", "", ""},
+			"removed, masked":     {true, func(h host) { h.write("masked/"+path, ""); h.write("masked/"+service, "") }, "agent_leave", "", ""},
 			"installed again":     {true, func(h host) { h.remove("enabled/"+path, "active/"+path) }, "agent_leave; agent_ready", all, ""},
 			"purged":              {true, func(host) {}, "agent_leave; agent_forget; [ ! -e lib/komainu ] || exit 9; agent_ready", all, ""},
 			// Its scripts know nothing of the second file.
