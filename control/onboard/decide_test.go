@@ -95,3 +95,65 @@ func TestWindow(t *testing.T) {
 		}
 	}
 }
+
+// When clocks are set, a window opens once on its day, for as long as it says.
+func TestWindowWhenClocksAreSet(t *testing.T) {
+	for _, c := range []struct {
+		zone, start string
+		minutes     int
+		days        []string
+		opens       string // in UTC
+		looks       string // two days before and after it are looked at
+	}{
+		// 00:00 to 01:00 is missing on Sunday, 8 March 2026; 01:00 is 05:00 in UTC.
+		{"America/Havana", "00:00", 60, []string{"sun"}, "2026-03-08T05:00:00Z", "2026-03-08T05:00:00Z"},
+		{"America/Havana", "00:45", 30, []string{"sun"}, "2026-03-08T05:00:00Z", "2026-03-08T05:00:00Z"},
+		{"America/Havana", "01:00", 60, []string{"sun"}, "2026-03-08T05:00:00Z", "2026-03-08T05:00:00Z"},
+		{"America/Havana", "23:00", 180, []string{"sat"}, "2026-03-08T04:00:00Z", "2026-03-08T05:00:00Z"},
+		// 00:00 to 01:00 is missing on Sunday, 6 September 2026.
+		{"America/Santiago", "00:15", 60, []string{"sun"}, "2026-09-06T04:00:00Z", "2026-09-06T04:00:00Z"},
+		// The Saturday before lasts into the third day of the calendar.
+		{"America/Santiago", "23:45", 1440, []string{"sat"}, "2026-09-06T03:45:00Z", "2026-09-06T04:00:00Z"},
+		{"America/Santiago", "23:45", 1440, []string{"fri"}, "2026-09-05T03:45:00Z", "2026-09-05T04:00:00Z"},
+		{"America/Santiago", "00:15", 1440, []string{"sun"}, "2026-09-06T04:00:00Z", "2026-09-06T04:00:00Z"},
+		// 02:00 to 03:00 is missing on Sunday, 8 March 2026; 03:00 is 07:00 in UTC.
+		{"America/New_York", "02:30", 60, []string{"sun"}, "2026-03-08T07:00:00Z", "2026-03-08T07:00:00Z"},
+		{"America/New_York", "01:30", 60, []string{"sun"}, "2026-03-08T06:30:00Z", "2026-03-08T07:00:00Z"},
+		{"America/New_York", "22:00", 480, []string{"sat"}, "2026-03-08T03:00:00Z", "2026-03-08T07:00:00Z"},
+		// 02:00 to 03:00 is missing on Sunday, 29 March 2026; 03:00 is 01:00 in UTC.
+		{"Europe/Berlin", "02:30", 60, []string{"sun"}, "2026-03-29T01:00:00Z", "2026-03-29T01:00:00Z"},
+		// Half an hour is missing, from 02:00, on Sunday, 4 October 2026.
+		{"Australia/Lord_Howe", "02:15", 30, []string{"sun"}, "2026-10-03T15:30:00Z", "2026-10-03T15:30:00Z"},
+		// 01:00 to 02:00 is there twice on Sunday, 1 November 2026.
+		{"America/New_York", "01:30", 60, []string{"sun"}, "2026-11-01T05:30:00Z", "2026-11-01T06:00:00Z"},
+		{"America/New_York", "02:30", 60, []string{"sun"}, "2026-11-01T07:30:00Z", "2026-11-01T06:00:00Z"},
+		{"America/New_York", "22:00", 480, []string{"sat"}, "2026-11-01T02:00:00Z", "2026-11-01T06:00:00Z"},
+		// Nothing is set on this day.
+		{"Asia/Tokyo", "22:00", 240, []string{"fri"}, "2026-11-27T13:00:00Z", "2026-11-27T13:00:00Z"},
+	} {
+		w := &Window{Days: c.days, Start: c.start, Minutes: c.minutes, Timezone: c.zone}
+		if err := w.check(); err != nil {
+			t.Fatal(err)
+		}
+		around, err := time.Parse(time.RFC3339, c.looks)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var opened []string
+		const quarter = 15 * time.Minute
+		minutes, was := 0, false
+		for at := around.AddDate(0, 0, -2); at.Before(around.AddDate(0, 0, 2)); at = at.Add(quarter) {
+			open := w.Open(at)
+			if open {
+				minutes += 15
+			}
+			if open && !was {
+				opened = append(opened, at.Format(time.RFC3339))
+			}
+			was = open
+		}
+		if len(opened) != 1 || opened[0] != c.opens || minutes != c.minutes {
+			t.Errorf("%s %s for %d minutes opens at %v for %d minutes, want %s", c.zone, c.start, c.minutes, opened, minutes, c.opens)
+		}
+	}
+}

@@ -44,7 +44,8 @@ func (w *Window) check() error {
 }
 
 // Open reports whether a time lies in the window. One that runs past midnight
-// belongs to the day on which it began.
+// belongs to the day on which it began, and it lasts as long as it says, also
+// where clocks are set meanwhile.
 func (w *Window) Open(now time.Time) bool {
 	zone, err := time.LoadLocation(cmp.Or(w.Timezone, "UTC"))
 	if err != nil {
@@ -54,18 +55,38 @@ func (w *Window) Open(now time.Time) bool {
 	if err != nil {
 		return false
 	}
-	now = now.In(zone)
-	for back := range 2 {
-		y, m, d := now.AddDate(0, 0, -back).Date()
-		begin := time.Date(y, m, d, at.Hour(), at.Minute(), 0, 0, zone)
-		if len(w.Days) > 0 && !slices.Contains(w.Days, days[begin.Weekday()]) {
+	year, month, day := now.In(zone).Date()
+	// Where an hour is missing, a day from just before midnight ends two days
+	// later by the calendar.
+	for back := range 3 {
+		wanted := time.Date(year, month, day-back, at.Hour(), at.Minute(), 0, 0, time.UTC)
+		if len(w.Days) > 0 && !slices.Contains(w.Days, days[wanted.Weekday()]) {
 			continue
 		}
+		begin := instant(wanted, zone)
 		if !now.Before(begin) && now.Before(begin.Add(time.Duration(w.Minutes)*time.Minute)) {
 			return true
 		}
 	}
 	return false
+}
+
+// instant is when the clocks of a zone show what wanted says in UTC. A time
+// that they leave out, because they go forward then, is the first instant
+// after that.
+func instant(wanted time.Time, zone *time.Location) time.Time {
+	year, month, day := wanted.Date()
+	t := time.Date(year, month, day, wanted.Hour(), wanted.Minute(), 0, 0, zone)
+	year, month, day = t.Date()
+	shown := time.Date(year, month, day, t.Hour(), t.Minute(), 0, 0, time.UTC)
+	since, until := t.ZoneBounds()
+	switch {
+	case shown.Before(wanted):
+		return until
+	case shown.After(wanted):
+		return since
+	}
+	return t
 }
 
 // Observe is whether machines are watched first, before malware is blocked.
