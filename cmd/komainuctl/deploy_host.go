@@ -176,8 +176,11 @@ func (a *attempt) work(ctx context.Context) error {
 // connect logs in. A host key that is not known is asked about, where there
 // is somebody to ask; people have no time limit.
 func (a *attempt) connect(ctx context.Context) (*remote.Host, error) {
-	c := remote.Config{
-		Hop: remote.Hop{Address: a.Address, User: a.user}, Jump: a.jump, Auth: []ssh.AuthMethod{a.keys}, HostKeys: a.known, Sudo: a.sudo, Password: a.password,
+	auth := []ssh.AuthMethod{a.keys}
+	c := remote.Config{Hop: remote.Hop{Address: a.Address, User: a.user, Auth: auth}, HostKeys: a.known, Sudo: a.sudo, Password: a.password}
+	for _, hop := range a.jump {
+		hop.Auth = auth
+		c.Jump = append(c.Jump, hop)
 	}
 	for {
 		h, err := remote.Dial(ctx, c)

@@ -209,26 +209,28 @@ func (k servers) dial(ctx context.Context, s SSH, secret sealed, address, login 
 	if err != nil {
 		return nil, deploy.Fail(deploy.ConnectorFailed, err.Error())
 	}
-	user := cmp.Or(login, s.User)
-	auth, err := k.credential(s.Credential, secret, user, jump)
-	if err != nil {
+	target := remote.Hop{Address: address, User: cmp.Or(login, s.User)}
+	if target.Auth, err = k.credential(s.Credential, secret, target.User, remote.ToRun); err != nil {
 		return nil, err
 	}
+	for i := range jump {
+		if jump[i].Auth, err = k.credential(s.Credential, secret, jump[i].User, remote.ToPass); err != nil {
+			return nil, err
+		}
+	}
 	sudo := remote.Sudo(s.Sudo)
-	if user == "root" {
+	if target.User == "root" {
 		sudo = remote.NoSudo
 	}
-	h, err := remote.Dial(ctx, remote.Config{
-		Hop: remote.Hop{Address: address, User: user}, Jump: jump, Auth: auth, HostKeys: keys, Sudo: sudo, Password: secret.SudoPassword,
-	})
+	h, err := remote.Dial(ctx, remote.Config{Hop: target, Jump: jump, HostKeys: keys, Sudo: sudo, Password: secret.SudoPassword})
 	if err != nil {
 		return nil, err
 	}
 	return h, nil
 }
 
-// credential is what a connector logs in with.
-func (k servers) credential(kind string, s sealed, user string, jump []remote.Hop) ([]ssh.AuthMethod, error) {
+// credential is what a connector logs in to a host with.
+func (k servers) credential(kind string, s sealed, user string, purpose remote.Purpose) ([]ssh.AuthMethod, error) {
 	switch kind {
 	case StoredKey:
 		signer, err := remote.Key([]byte(s.PrivateKey), s.Passphrase)
@@ -241,12 +243,7 @@ func (k servers) credential(kind string, s sealed, user string, jump []remote.Ho
 		if err != nil {
 			return nil, deploy.Fail(deploy.ConnectorFailed, err.Error())
 		}
-		users := []string{user}
-		for _, hop := range jump {
-			users = append(users, hop.User)
-		}
-		slices.Sort(users)
-		cert, err := remote.Issue(ca, slices.Compact(users), certificateLife, k.c.cfg.Now())
+		cert, err := remote.Issue(ca, purpose, user, certificateLife, k.c.cfg.Now())
 		if err != nil {
 			return nil, fmt.Errorf("issue a certificate: %w", err)
 		}

@@ -168,7 +168,7 @@ func (l *login) config(hop Hop) *ssh.ClientConfig {
 		algorithms = hostKeyAlgorithms
 	}
 	return &ssh.ClientConfig{
-		Config: modern, User: hop.User, Auth: l.host.cfg.Auth, HostKeyAlgorithms: algorithms, ClientVersion: "SSH-2.0-Komainu",
+		Config: modern, User: hop.User, Auth: hop.Auth, HostKeyAlgorithms: algorithms, ClientVersion: "SSH-2.0-Komainu",
 		HostKeyCallback: l.check,
 	}
 }

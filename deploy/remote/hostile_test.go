@@ -126,7 +126,7 @@ func exit(channel ssh.Channel, code uint32) {
 var tight = remote.Limits{Connect: 500 * time.Millisecond, Silence: 500 * time.Millisecond, Total: 2 * time.Second, Output: 1 << 20}
 
 func to(t *testing.T, address string) remote.Config {
-	return remote.Config{Hop: remote.Hop{Address: address, User: "root"}, Auth: auth(newKey(t)), HostKeys: &pins{}, Limits: tight}
+	return remote.Config{Hop: remote.Hop{Address: address, User: "root", Auth: auth(newKey(t))}, HostKeys: &pins{}, Limits: tight}
 }
 
 // soon fails the test when f takes longer than any limit explains.

@@ -68,10 +68,29 @@ func Certified(key ssh.Signer, text []byte) (ssh.Signer, error) {
 // certificate to be good there.
 const skew = time.Minute
 
-// Issue makes a key with a certificate for users that a CA signs. It is good
-// for a login that begins before lasts is over; it allows no terminal and no
-// forwarding.
-func Issue(ca ssh.Signer, users []string, lasts time.Duration, now time.Time) (ssh.Signer, error) {
+// Purpose is what a host lets the bearer of a certificate do there.
+type Purpose int
+
+// The purposes.
+const (
+	ToRun  Purpose = iota // commands, without a terminal and without forwarding
+	ToPass                // on to other hosts, and no command
+)
+
+// permissions are the extensions and critical options of a certificate.
+func (p Purpose) permissions() ssh.Permissions {
+	if p == ToPass {
+		return ssh.Permissions{
+			CriticalOptions: map[string]string{"force-command": "false"}, // a session ends at once; connections onwards are none
+			Extensions:      map[string]string{"permit-port-forwarding": ""},
+		}
+	}
+	return ssh.Permissions{}
+}
+
+// Issue makes a key with a certificate that a CA signs, for one user and one
+// purpose. It is good for a login that begins before lasts is over.
+func Issue(ca ssh.Signer, purpose Purpose, user string, lasts time.Duration, now time.Time) (ssh.Signer, error) {
 	public, private, err := ed25519.GenerateKey(rand.Reader)
 	if err != nil {
 		return nil, err
@@ -83,8 +102,9 @@ func Issue(ca ssh.Signer, users []string, lasts time.Duration, now time.Time) (s
 	var serial [8]byte
 	_, _ = rand.Read(serial[:]) // ends the program when the system has no randomness
 	cert := &ssh.Certificate{
-		Key: key, Serial: binary.BigEndian.Uint64(serial[:]), CertType: ssh.UserCert, KeyId: "komainu", ValidPrincipals: users,
+		Key: key, Serial: binary.BigEndian.Uint64(serial[:]), CertType: ssh.UserCert, KeyId: "komainu", ValidPrincipals: []string{user},
 		ValidAfter: uint64(now.Add(-skew).Unix()), ValidBefore: uint64(now.Add(lasts + skew).Unix()),
+		Permissions: purpose.permissions(),
 	}
 	if err := cert.SignCert(rand.Reader, ca); err != nil {
 		return nil, fmt.Errorf("sign an SSH certificate: %w", err)

@@ -57,15 +57,15 @@ type HostKeys interface {
 type Hop struct {
 	Address string // host:port
 	User    string
+	// Auth are tried in their order. Methods of one kind count as one: all
+	// keys belong into one ssh.PublicKeys or ssh.PublicKeysCallback.
+	Auth []ssh.AuthMethod
 }
 
 // Config says how to come to a host.
 type Config struct {
 	Hop
-	Jump []Hop // passed through in this order, with the same credentials
-	// Auth are tried in their order. Methods of one kind count as one: all
-	// keys belong into one ssh.PublicKeys or ssh.PublicKeysCallback.
-	Auth     []ssh.AuthMethod
+	Jump     []Hop // passed through in this order
 	HostKeys HostKeys
 	Sudo     Sudo
 	Password string // for sudo, which gets it when it asks

@@ -191,7 +191,7 @@ func hostKey(t *testing.T, file string) {
 
 // as is the way to a user of the server.
 func (s *server) as(user string, sudo remote.Sudo) remote.Config {
-	return remote.Config{Hop: remote.Hop{Address: s.address, User: user}, Auth: auth(s.key), HostKeys: &pins{}, Sudo: sudo}
+	return remote.Config{Hop: remote.Hop{Address: s.address, User: user, Auth: auth(s.key)}, HostKeys: &pins{}, Sudo: sudo}
 }
 
 // awkward has everything in it that a login shell could misread.
@@ -346,11 +346,11 @@ func TestProfileThatReads(t *testing.T) {
 func TestCertificate(t *testing.T) {
 	s := sshd(t)
 	try := func(user string, lasts time.Duration, now time.Time) error {
-		key, err := remote.Issue(s.ca, []string{"k-dash"}, lasts, now)
+		key, err := remote.Issue(s.ca, remote.ToRun, "k-dash", lasts, now)
 		if err != nil {
 			t.Fatal(err)
 		}
-		h, err := remote.Dial(t.Context(), remote.Config{Hop: remote.Hop{Address: s.address, User: user}, Auth: auth(key), HostKeys: &pins{}, Sudo: remote.Passwordless})
+		h, err := remote.Dial(t.Context(), remote.Config{Hop: remote.Hop{Address: s.address, User: user, Auth: auth(key)}, HostKeys: &pins{}, Sudo: remote.Passwordless})
 		if err != nil {
 			return err
 		}
@@ -372,8 +372,7 @@ func TestJump(t *testing.T) {
 	bastion, inner, closed := sshd(t), sshd(t), sshd(t, "AllowTcpForwarding no")
 	through := func(b *server, user string) remote.Config {
 		c := inner.as("k-dash", remote.Passwordless)
-		c.Auth = auth(bastion.key, inner.key, closed.key)
-		c.Jump = []remote.Hop{{Address: b.address, User: user}}
+		c.Jump = []remote.Hop{{Address: b.address, User: user, Auth: auth(b.key)}}
 		return c
 	}
 	var got string
@@ -402,6 +401,37 @@ func TestJump(t *testing.T) {
 	h := dial(t, through(bastion, "k-bash"))
 	err = h.Run(t.Context(), "echo komainu:here; sleep 1000", nil, nil, func(string) { bastion.stop() })
 	wantReason(t, err, deploy.ConnectionLost)
+}
+
+// A certificate lets its bearer do one thing: pass through a jump host, or run
+// commands.
+func TestCertificatesThroughAJumpHost(t *testing.T) {
+	noLeaks(t)
+	bastion, inner := sshd(t), sshd(t)
+	hop := func(s *server, user string, purpose remote.Purpose) remote.Hop {
+		key, err := remote.Issue(s.ca, purpose, user, 5*time.Minute, time.Now())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return remote.Hop{Address: s.address, User: user, Auth: auth(key)}
+	}
+	try := func(target remote.Hop, jump ...remote.Hop) error {
+		h, err := remote.Dial(t.Context(), remote.Config{Hop: target, Jump: jump, HostKeys: &pins{}, Sudo: remote.Passwordless})
+		if err != nil {
+			return err
+		}
+		defer h.Close()
+		return h.Run(t.Context(), "[ $(id -u) = 0 ]", nil, nil, nil)
+	}
+	target := hop(inner, "k-dash", remote.ToRun)
+	if err := try(target, hop(bastion, "k-bash", remote.ToPass)); err != nil {
+		t.Error(err)
+	}
+	wantReason(t, try(target, hop(bastion, "k-bash", remote.ToRun)), deploy.JumpRefused, bastion.address)
+	wantReason(t, try(hop(bastion, "k-bash", remote.ToPass)), deploy.NoShell)
+	stolen := hop(bastion, "k-bash", remote.ToPass)
+	stolen.User = "k-dash" // the certificate names another one
+	wantReason(t, try(target, stolen), deploy.JumpRefused, bastion.address)
 }
 
 func TestHostKeyChanges(t *testing.T) {
