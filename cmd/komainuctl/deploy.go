@@ -115,7 +115,7 @@ func (a *app) prepare(c *cobra.Command, api *client.Client, o *deployOptions, ar
 
 // hosts are those of the arguments and of the inventory, each of them once.
 func (a *app) hosts(o *deployOptions, args []string) ([]remote.Entry, error) {
-	all, err := remote.ParseInventory(strings.Join(args, "\n"))
+	all, err := remote.ParseInventory(strings.Join(args, "\n"), o.port)
 	if err != nil {
 		return nil, fault.Wrap(fault.Invalid, err, "hosts of the command line, each counted as a line")
 	}
@@ -133,15 +133,15 @@ func (a *app) hosts(o *deployOptions, args []string) ([]remote.Entry, error) {
 		if err != nil {
 			return nil, fault.Wrap(fault.Invalid, err, "read the inventory")
 		}
-		more, err := remote.ParseInventory(string(text))
+		more, err := remote.ParseInventory(string(text), o.port)
 		if err != nil {
 			return nil, fault.Wrap(fault.Invalid, err, "inventory %s", o.inventory)
 		}
 		named := map[string]bool{}
 		for _, e := range all {
-			named[e.Address(o.port)] = true
+			named[e.Key(o.port)] = true
 		}
-		all = append(all, slices.DeleteFunc(more, func(e remote.Entry) bool { return named[e.Address(o.port)] })...)
+		all = append(all, slices.DeleteFunc(more, func(e remote.Entry) bool { return named[e.Key(o.port)] })...)
 	}
 	if len(all) == 0 {
 		return nil, fault.New(fault.Invalid, "name hosts, or a file of them with --inventory")
@@ -161,7 +161,7 @@ func hops(o *deployOptions) ([]remote.Hop, error) {
 		if o.jump == "" {
 			break
 		}
-		list, err := remote.ParseInventory(part)
+		list, err := remote.ParseInventory(part, 0)
 		if err != nil || len(list) != 1 {
 			return nil, fault.New(fault.Invalid, "--jump %q: want USER@HOST:PORT", part)
 		}

@@ -90,7 +90,7 @@ func (k servers) show(v *Connector, r *row, s sealed) {
 func (servers) described(settings json.RawMessage) map[string]any {
 	var s SSH
 	_ = json.Unmarshal(settings, &s) // what apply has made
-	hosts, _ := remote.ParseInventory(s.Hosts)
+	hosts, _ := remote.ParseInventory(s.Hosts, s.Port)
 	return map[string]any{"hosts": len(hosts), "user": s.User, "credential": s.Credential, "hostKeys": s.HostKeys}
 }
 
@@ -99,16 +99,15 @@ func (k servers) inventory(_ context.Context, r *row, _ sealed) (machine.Invento
 	if err != nil {
 		return machine.Inventory{}, deploy.Fail(deploy.ConnectorFailed, err.Error())
 	}
-	list, err := remote.ParseInventory(s.Hosts)
+	list, err := remote.ParseInventory(s.Hosts, s.Port)
 	if err != nil {
 		return machine.Inventory{}, deploy.Fail(deploy.ConnectorFailed, err.Error())
 	}
 	known := make([]machine.Known, len(list))
 	for i, e := range list {
-		address := e.Address(s.Port)
-		known[i] = machine.Known{Key: address, Name: e.Name, Address: address, Login: e.User, System: "linux", Tags: tagsOf(e.Tags)}
+		known[i] = machine.Known{Key: e.Key(s.Port), Name: e.Name, Address: e.Address(s.Port), Login: e.User, System: "linux", Tags: tagsOf(e.Tags)}
 	}
-	return machine.Inventory{Machines: known}, nil
+	return machine.Inventory{Machines: known, Place: remote.Place}, nil
 }
 
 func tagsOf(tags map[string]string) []machine.Tag {
@@ -143,7 +142,7 @@ func public(private, passphrase string) string {
 // check says what is wrong with settings and their secrets, makes the CA that
 // certificates need, and drops secrets that are not needed any more.
 func (k servers) check(s SSH, secret *sealed) error {
-	if _, err := remote.ParseInventory(s.Hosts); err != nil {
+	if _, err := remote.ParseInventory(s.Hosts, s.Port); err != nil {
 		return fault.Wrap(fault.Invalid, err, "hosts")
 	}
 	if _, err := hops(s); err != nil {
@@ -192,7 +191,7 @@ func hops(s SSH) ([]remote.Hop, error) {
 	}
 	var all []remote.Hop
 	for part := range strings.SplitSeq(s.Jump, ",") {
-		list, err := remote.ParseInventory(strings.TrimSpace(part))
+		list, err := remote.ParseInventory(strings.TrimSpace(part), 0)
 		if err != nil || len(list) != 1 {
 			return nil, fault.New(fault.Invalid, "jump host %q: want USER@HOST:PORT", strings.TrimSpace(part))
 		}

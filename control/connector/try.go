@@ -79,7 +79,7 @@ func (k servers) try(ctx context.Context, r *row, secret sealed, saved bool) (Re
 	if saved {
 		keys = func() remote.HostKeys { return &pins{c: k.c, connector: r.ID, policy: s} }
 	}
-	list, err := remote.ParseInventory(s.Hosts)
+	list, err := remote.ParseInventory(s.Hosts, s.Port)
 	if err != nil {
 		return Report{}, err
 	}

@@ -312,6 +312,11 @@ type Inventory struct {
 	// Missed reports whether a machine, by its key, is where the inventory
 	// could not look this time: it is not gone then. May be nil.
 	Missed func(key string) bool
+	// Place takes keys apart that are addresses: it returns the host, and the
+	// key as this inventory writes it. A machine is still the same one when
+	// its host has another port, or was written otherwise before. nil: another
+	// key is another machine.
+	Place func(key string) (host, written string)
 }
 
 // Synced counts what a synchronisation did.
@@ -327,17 +332,12 @@ func (r *Registry) Sync(ctx context.Context, organization, environment, connecto
 	r.writing.Lock()
 	defer r.writing.Unlock()
 	now := r.now()
-	there := map[string]*Machine{}
-	for _, m := range r.All(environment) {
-		if m.Connector == connector {
-			there[m.ExternalID] = m
-		}
-	}
+	there := slices.DeleteFunc(r.All(environment), func(m *Machine) bool { return m.Connector != connector })
+	found, missing := inventory.match(there)
 	counts := Synced{Known: len(inventory.Machines)}
 	var changed, added []*Machine
-	for _, k := range inventory.Machines {
-		old := there[k.Key]
-		delete(there, k.Key)
+	for i, k := range inventory.Machines {
+		old := found[i]
 		m := &Machine{ID: rest.NewID(), Organization: organization, FirstSeen: now, Version: 1, Extension: Extension{State: deploy.None, Since: now}}
 		if old != nil {
 			clone := *old
@@ -352,7 +352,7 @@ func (r *Registry) Sync(ctx context.Context, organization, environment, connecto
 			changed = append(changed, m)
 		}
 	}
-	for _, m := range there {
+	for _, m := range missing {
 		if !m.Gone && (inventory.Missed == nil || !inventory.Missed(m.ExternalID)) {
 			clone := *m
 			clone.Gone = true

@@ -26,12 +26,26 @@ func (e Entry) Address(port int) string {
 	return net.JoinHostPort(e.Name, strconv.Itoa(cmp.Or(e.Port, port, 22)))
 }
 
-// identity is the same for two ways of writing one address.
-func (e Entry) identity() string {
-	if a, err := netip.ParseAddr(e.Name); err == nil {
-		e.Name = a.String()
+// Key is the address in the one form that Place gives it.
+func (e Entry) Key(port int) string {
+	_, key := Place(e.Address(port))
+	return key
+}
+
+// Place returns the host of an address and the whole of it, both the same for
+// all ways of writing them: names are in lower case and have no dot at their
+// end, numbers are in their shortest form. What is not host:port stays as it
+// is.
+func Place(address string) (host, key string) {
+	host, port, err := net.SplitHostPort(address)
+	if err != nil {
+		return address, address
 	}
-	return strings.ToLower(e.Address(0))
+	if a, err := netip.ParseAddr(host); err == nil {
+		host = a.Unmap().String()
+	}
+	host = strings.TrimSuffix(strings.ToLower(host), ".")
+	return host, net.JoinHostPort(host, port)
 }
 
 // Bounds of an inventory.
@@ -52,8 +66,9 @@ const (
 //
 // A range in brackets stands for each of its numbers, with leading zeros as
 // the first one has them; [a,b] for each of its words. Everything after # is a
-// comment. Errors name the line; they are fault.Invalid.
-func ParseInventory(text string) ([]Entry, error) {
+// comment. No host is there twice: port is that of the lines which name none,
+// 0 for 22. Errors name the line; they are fault.Invalid.
+func ParseInventory(text string, port int) ([]Entry, error) {
 	if len(text) > maxInventory {
 		return nil, fault.New(fault.Invalid, "the list of hosts is larger than %d MB", maxInventory>>20)
 	}
@@ -72,7 +87,7 @@ func ParseInventory(text string) ([]Entry, error) {
 			return nil, fault.New(fault.Invalid, "line %d: %w", number, err)
 		}
 		for _, e := range entries {
-			key := e.identity()
+			key := e.Key(port)
 			if at := seen[key]; at != 0 {
 				return nil, fault.New(fault.Invalid, "line %d: %s is in line %d already", number, e.Name, at)
 			}

@@ -37,7 +37,7 @@ func TestParseInventory(t *testing.T) {
 		"ops@corp.example@web:22":             "ops@corp.example@web:22",
 		"web:22 web:2222":                     "web:22 web:2222",
 	} {
-		list, err := remote.ParseInventory(text)
+		list, err := remote.ParseInventory(text, 0)
 		var got []string
 		for _, e := range list {
 			line := e.Address(0)
@@ -54,32 +54,34 @@ func TestParseInventory(t *testing.T) {
 		}
 	}
 	for text, want := range map[string]string{
-		"a\nb\na":                       "line 3",
-		"web[1-3":                       "[ without ]",
-		"web1-3]":                       "] without [",
-		"web[3-1]":                      "backwards",
-		"web[1-99999999]":               "at most 20000",
-		"w[1-999][1-999]":               "at most 20000",
-		"web[1-x]":                      "want a range",
-		"web:99999":                     "65535",
-		"web; rm -rf /":                 "no name",
-		"-oProxyCommand=x":              "no host",
-		"-oProxyCommand":                "no name",
-		"@web":                          "user is missing",
-		"a=b web":                       "hosts come first",
-		"$(reboot)":                     "no name",
-		"web[a-c]":                      "commas",
-		"web[0000000000000000000001-3]": "range of numbers",
-		"web[1-5":                       "[ without ]",
-		"web[,]":                        "missing",
-		"web[]":                         "missing",
-		"web[1-]":                       "commas",
-		"Web\nweb":                      "line 2: web is in line 1 already",
-		"::1\n[0:0::1]:22":              "line 2",
-		"fe80::1%$(x)":                  "no name",
-		"a b=1 b=2":                     "twice",
-		"a;b@web":                       "user",
-		"fe80::1 fe80::[1-3]":           "line 1",
+		"a\nb\na":                              "line 3",
+		"web[1-3":                              "[ without ]",
+		"web1-3]":                              "] without [",
+		"web[3-1]":                             "backwards",
+		"web[1-99999999]":                      "at most 20000",
+		"w[1-999][1-999]":                      "at most 20000",
+		"web[1-x]":                             "want a range",
+		"web:99999":                            "65535",
+		"web; rm -rf /":                        "no name",
+		"-oProxyCommand=x":                     "no host",
+		"-oProxyCommand":                       "no name",
+		"@web":                                 "user is missing",
+		"a=b web":                              "hosts come first",
+		"$(reboot)":                            "no name",
+		"web[a-c]":                             "commas",
+		"web[0000000000000000000001-3]":        "range of numbers",
+		"web[1-5":                              "[ without ]",
+		"web[,]":                               "missing",
+		"web[]":                                "missing",
+		"web[1-]":                              "commas",
+		"Web\nweb":                             "line 2: web is in line 1 already",
+		"::1\n[0:0::1]:22":                     "line 2",
+		"web.example.net.\nweb.example.net:22": "line 2",
+		"10.0.0.1\n::ffff:10.0.0.1":            "line 2",
+		"fe80::1%$(x)":                         "no name",
+		"a b=1 b=2":                            "twice",
+		"a;b@web":                              "user",
+		"fe80::1 fe80::[1-3]":                  "line 1",
 		// What would grow without end is refused before it does.
 		"w[" + strings.Repeat("1-19999,", 50_000) + "1]": "too many",
 		"w[1-9999]" + strings.Repeat("x", 100_000):       "at most",
@@ -88,11 +90,21 @@ func TestParseInventory(t *testing.T) {
 		strings.Repeat("web[1-20000]\n", 2):              "line 2",
 		strings.Repeat("x", 5<<20):                       "larger than",
 	} {
-		if _, err := remote.ParseInventory(text); err == nil || !strings.Contains(err.Error(), want) {
+		if _, err := remote.ParseInventory(text, 0); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%.80q: %v, want %q in it", text, err, want)
 		} else if len(err.Error()) > 500 {
 			t.Errorf("%.80q: an error of %d bytes", text, len(err.Error()))
 		}
+	}
+}
+
+// The port of a connector counts for the lines that name none.
+func TestInventoryWithAPortOfItsOwn(t *testing.T) {
+	if list, err := remote.ParseInventory("web\nweb:22", 2222); err != nil || len(list) != 2 {
+		t.Errorf("%v %v", list, err)
+	}
+	if _, err := remote.ParseInventory("web\nweb:2222", 2222); err == nil {
+		t.Error("one address is there twice")
 	}
 }
 
@@ -127,7 +139,7 @@ func TestInventoryLikeANaiveOne(t *testing.T) {
 				want = append(want, n+cmp.Or(port, ":22"))
 			}
 		}
-		list, err := remote.ParseInventory(text.String())
+		list, err := remote.ParseInventory(text.String(), 0)
 		if err != nil {
 			t.Fatalf("%q: %v", text.String(), err)
 		}
@@ -185,7 +197,7 @@ func FuzzParseInventory(f *testing.F) {
 	}
 	safe := regexp.MustCompile(`^[A-Za-z0-9._:-]+(%[A-Za-z0-9._-]+)?$`)
 	f.Fuzz(func(t *testing.T, text string) {
-		list, err := remote.ParseInventory(text)
+		list, err := remote.ParseInventory(text, 0)
 		if len(list) > remote.MaxHosts || err != nil && (list != nil || len(err.Error()) > 600) {
 			t.Fatalf("%d hosts, %v", len(list), err)
 		}
@@ -203,7 +215,7 @@ func FuzzParseInventory(f *testing.F) {
 			again.WriteString(e.Address(0) + "\n")
 		}
 		// What it stands for, written out, stands for the same.
-		flat, err := remote.ParseInventory(again.String())
+		flat, err := remote.ParseInventory(again.String(), 0)
 		if err != nil || len(flat) != len(list) {
 			t.Fatalf("%q became %d hosts of %d: %v", again.String(), len(flat), len(list), err)
 		}
