@@ -375,3 +375,27 @@ func TestEvidenceIsGoodOnce(t *testing.T) {
 		t.Errorf("a control plane with another pin: %v", err)
 	}
 }
+
+// Machines whose connector is no more, because the control plane was ended
+// while it was deleted, are let go of at the next start.
+func TestMachinesWithoutTheirConnectorAreLetGo(t *testing.T) {
+	b := newBench(t)
+	found := machine.Inventory{Machines: []machine.Known{{Key: "web:22", Name: "web"}, {Key: "db:22", Name: "db"}}}
+	if _, err := b.api.known.machines.Sync(t.Context(), b.org, b.env, "no-more", connector.KindSSH, found); err != nil {
+		t.Fatal(err)
+	}
+	way := want[connector.Connector](b, 200, "POST", "/environments/"+b.env+"/connectors", `{"name":"ours","kind":"ssh","ssh":{"hosts":"192.0.2.1","user":"root","sudo":"none","credential":"push","hostKeys":"first_use"}}`)
+	b.open("https://127.0.0.1:1", cloud.Options{})
+	for _, m := range b.api.known.machines.All(b.env) {
+		if m.Connector == way.ID {
+			continue
+		}
+		if m.Connector != "" || !m.Gone {
+			t.Errorf("%s is still of the connector %q", m.Name, m.Connector)
+		}
+		want[struct{}](b, 204, "DELETE", "/machines/"+m.ID, "")
+	}
+	if left := b.api.known.machines.All(b.env); len(left) != 1 {
+		t.Errorf("%d machines are left", len(left))
+	}
+}

@@ -6,6 +6,7 @@ import (
 	"io"
 	"log/slog"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -115,6 +116,9 @@ func (o *onboarding) open(ctx context.Context, cfg Config, n neighbours) (err er
 	if err != nil {
 		return err
 	}
+	if err := o.abandon(ctx); err != nil {
+		return err
+	}
 	if err := o.openDepot(cfg, n); err != nil {
 		return err
 	}
@@ -181,6 +185,25 @@ func (o *onboarding) engineConfig(n neighbours, server string) onboard.Config {
 			n.changes.publish(organization, topicOnboard, environment)
 		},
 	}
+}
+
+// abandon lets go of machines whose connector is no more: nothing reaches
+// them, and nobody could delete them. A control plane that was ended while a
+// connector was deleted leaves such.
+func (o *onboarding) abandon(ctx context.Context) error {
+	ways, err := o.connectors.IDs(ctx)
+	if err != nil {
+		return err
+	}
+	for _, m := range o.machines.All("") {
+		// Each of them lets go of all the others with it.
+		if now, _ := o.machines.Lookup(m.ID); now.Connector != "" && !slices.Contains(ways, now.Connector) {
+			if err := o.machines.Abandon(ctx, now.Connector); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // adopt makes machines of devices that have none.

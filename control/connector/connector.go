@@ -238,6 +238,12 @@ func (c *Connectors) Names(ctx context.Context, organization string) (map[string
 	return names, err
 }
 
+// IDs returns those of the connectors of all organizations.
+func (c *Connectors) IDs(ctx context.Context) (ids []string, err error) {
+	err = c.cfg.DB.NewSelect().Model((*row)(nil)).Column("id").Scan(ctx, &ids)
+	return ids, err
+}
+
 // apply lays a change over a connector and says what is wrong with it.
 func (c *Connectors) apply(r *row, change Change) error {
 	name := strings.TrimSpace(change.Name)
@@ -362,6 +368,9 @@ func (c *Connectors) Delete(ctx context.Context, organization, id string) error 
 	if err != nil {
 		return err
 	}
+	c.mu.Lock()
+	delete(c.visits, id)
+	c.mu.Unlock()
 	c.cfg.Changed(organization, id)
 	return c.cfg.Gone(ctx, id)
 }

@@ -2,6 +2,7 @@ package connector
 
 import (
 	"context"
+	"errors"
 	"math/rand/v2"
 	"sync"
 	"time"
@@ -9,6 +10,7 @@ import (
 	"github.com/uptrace/bun"
 
 	"komainu/control/connector/cloud"
+	"komainu/control/db"
 	"komainu/control/machine"
 	"komainu/deploy"
 	"komainu/fault"
@@ -27,6 +29,9 @@ const (
 	soon = 20 * time.Second
 	// syncsAtOnce bounds how many connectors are asked at the same time.
 	syncsAtOnce = 4
+	// syncTries bounds how often an inventory is asked for anew because the
+	// connector was changed meanwhile.
+	syncTries = 3
 )
 
 // visit is when an inventory was asked for, and when it is again.
@@ -49,7 +54,24 @@ func (c *Connectors) Sync(ctx context.Context, organization, id string) (machine
 	return counts, err
 }
 
+// errChanged is an inventory for what a connector was before.
+var errChanged = fault.New(fault.Conflict, "the connector was changed while its inventory was asked for; ask for it again")
+
+// sync takes an inventory over. One that came too late, because somebody has
+// changed the connector meanwhile, is dropped and asked for again.
 func (c *Connectors) sync(ctx context.Context, r *row, limit time.Duration) (counts machine.Synced, failed *deploy.Failure, err error) {
+	for try := 1; ; try++ {
+		counts, failed, err = c.syncOnce(ctx, r, limit)
+		if !errors.Is(err, errChanged) || try == syncTries {
+			return counts, failed, err
+		}
+		if r, err = c.row(ctx, r.OrganizationID, r.ID); err != nil {
+			return counts, failed, err
+		}
+	}
+}
+
+func (c *Connectors) syncOnce(ctx context.Context, r *row, limit time.Duration) (counts machine.Synced, failed *deploy.Failure, err error) {
 	k, ok := c.kinds[r.Kind]
 	if !ok {
 		return counts, nil, fault.New(fault.Unsupported, "connectors of the kind %q are not in this version", r.Kind)
@@ -61,6 +83,7 @@ func (c *Connectors) sync(ctx context.Context, r *row, limit time.Duration) (cou
 	asked, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	found, failed := k.inventory(asked, r, secret)
+	found.Current = r.current
 	if failed == nil || failed.Reason.ID == deploy.InventoryPartial {
 		if counts, err = c.cfg.Synced(ctx, r.OrganizationID, r.EnvironmentID, r.ID, r.Kind, found); err != nil {
 			return counts, failed, err
@@ -68,6 +91,17 @@ func (c *Connectors) sync(ctx context.Context, r *row, limit time.Duration) (cou
 	}
 	c.visited(r.ID, failed)
 	return counts, failed, c.noted(ctx, r, failed)
+}
+
+// current returns nil while a connector is as it was when it was read. Errors:
+// fault.NotFound when it is deleted, errChanged.
+func (r *row) current(ctx context.Context, tx bun.IDB) error {
+	var version uint64
+	err := tx.NewSelect().Model((*row)(nil)).Column("version").Where("id = ?", r.ID).Scan(ctx, &version)
+	if err == nil && version != r.Version {
+		return errChanged
+	}
+	return db.NotFound(err, "connector", r.ID)
 }
 
 // noted writes down how an inventory went. Whoever has changed the connector
@@ -138,7 +172,7 @@ func (c *Connectors) syncDue(ctx context.Context) error {
 			defer func() { <-slots }()
 			_, failed, err := c.sync(ctx, r, listLimit)
 			switch {
-			case ctx.Err() != nil:
+			case ctx.Err() != nil, fault.Is(err, fault.NotFound): // it is deleted
 			case err != nil:
 				c.visited(r.ID, deploy.Fail(deploy.ConnectorFailed, err.Error()))
 				c.cfg.Log.Warn("an inventory cannot be taken over", "connector", r.ID, "error", err)

@@ -317,6 +317,10 @@ type Inventory struct {
 	// its host has another port, or was written otherwise before. nil: another
 	// key is another machine.
 	Place func(key string) (host, written string)
+	// Current is asked in the transaction that takes the inventory over, which
+	// its error ends: an inventory may take minutes, and its connector may be
+	// another one by then, or none. May be nil.
+	Current func(ctx context.Context, tx bun.IDB) error
 }
 
 // Synced counts what a synchronisation did.
@@ -327,7 +331,8 @@ type Synced struct {
 }
 
 // Sync takes over the inventory of a connector: machines that are new are
-// added, those that it does not name any more are marked as gone.
+// added, those that it does not name any more are marked as gone. Errors:
+// those of Current.
 func (r *Registry) Sync(ctx context.Context, organization, environment, connector, source string, inventory Inventory) (Synced, error) {
 	r.writing.Lock()
 	defer r.writing.Unlock()
@@ -361,7 +366,7 @@ func (r *Registry) Sync(ctx context.Context, organization, environment, connecto
 		}
 	}
 	counts.Added = len(added)
-	if err := r.put(ctx, added, changed); err != nil {
+	if err := r.put(ctx, inventory.Current, added, changed); err != nil {
 		return Synced{}, err
 	}
 	return counts, nil
@@ -663,13 +668,18 @@ func (r *Registry) Abandon(ctx context.Context, connector string) error {
 			left = append(left, &clone)
 		}
 	}
-	return r.put(ctx, nil, left)
+	return r.put(ctx, nil, nil, left)
 }
 
 // put writes many machines of one organization or of several, and shows them
-// then. The caller holds writing.
-func (r *Registry) put(ctx context.Context, added, changed []*Machine) error {
+// then. may, which may be nil, is asked first. The caller holds writing.
+func (r *Registry) put(ctx context.Context, may func(context.Context, bun.IDB) error, added, changed []*Machine) error {
 	err := r.db.RunInTx(ctx, nil, func(ctx context.Context, tx bun.Tx) error {
+		if may != nil {
+			if err := may(ctx, tx); err != nil {
+				return err
+			}
+		}
 		for part := range slices.Chunk(added, 200) {
 			if _, err := tx.NewInsert().Model(&part).Exec(ctx); err != nil {
 				return err

@@ -96,7 +96,7 @@ func (r *Registry) noteAll(ctx context.Context, part []Noted) error {
 		m.note(now, n.Change)
 		changed = append(changed, &m)
 	}
-	return r.put(ctx, nil, changed)
+	return r.put(ctx, nil, nil, changed)
 }
 
 // write adds a line to the journal of its machine, and drops the oldest.
