@@ -282,7 +282,7 @@ func (c *Connectors) Create(ctx context.Context, organization, environment strin
 	if err := c.apply(r, change); err != nil {
 		return Connector{}, err
 	}
-	err := c.save(ctx, r, access.Change{Action: "connector.create", Target: r.ID, Name: r.Name, Detail: c.described(r)}, func(ctx context.Context, tx bun.Tx) error {
+	err := c.save(ctx, r, c.entry("connector.create", r, nil), func(ctx context.Context, tx bun.Tx) error {
 		_, err := tx.NewInsert().Model(r).Exec(ctx)
 		return err
 	})
@@ -290,13 +290,6 @@ func (c *Connectors) Create(ctx context.Context, organization, environment strin
 		return Connector{}, err
 	}
 	return c.view(r), nil
-}
-
-// described is what the audit log keeps of a connector: nothing secret.
-func (c *Connectors) described(r *row) map[string]any {
-	d := c.kinds[r.Kind].described(r.Settings)
-	d["kind"], d["environment"] = r.Kind, r.EnvironmentID
-	return d
 }
 
 func (c *Connectors) save(ctx context.Context, r *row, change access.Change, write func(context.Context, bun.Tx) error) error {
@@ -328,12 +321,13 @@ func (c *Connectors) Update(ctx context.Context, organization, id string, change
 	if change.Version != r.Version {
 		return Connector{}, fault.New(fault.Conflict, "the connector was changed meanwhile by %s; reload the page and change it again", cmp.Or(r.UpdatedBy, "somebody"))
 	}
+	before := r.Settings
 	if err := c.apply(r, change); err != nil {
 		return Connector{}, err
 	}
 	was := r.Version
 	r.Version, r.UpdatedAt, r.UpdatedBy, r.Error = r.Version+1, c.now(), access.ActorOf(ctx).Name, nil
-	err = c.save(ctx, r, access.Change{Action: "connector.change", Target: r.ID, Name: r.Name, Detail: c.described(r)}, func(ctx context.Context, tx bun.Tx) error {
+	err = c.save(ctx, r, c.entry("connector.change", r, before), func(ctx context.Context, tx bun.Tx) error {
 		res, err := tx.NewUpdate().Model(r).WherePK().Where("version = ?", was).Exec(ctx)
 		if err != nil {
 			return err

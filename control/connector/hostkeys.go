@@ -117,6 +117,8 @@ type pins struct {
 	c         *Connectors
 	connector string
 	policy    SSH
+	// look is for what is not saved: no key is pinned or noted for it.
+	look bool
 }
 
 // keyLimit bounds what a question to the database takes in a handshake, which
@@ -137,6 +139,9 @@ func (p *pins) Check(address string, key ssh.PublicKey) error {
 	if err != nil {
 		return err
 	}
+	if known == nil && p.look {
+		return nil
+	}
 	if known == nil {
 		k := &hostKey{ConnectorID: p.connector, Address: address, Key: line, FirstSeen: p.c.now()}
 		_, err := p.c.cfg.DB.NewInsert().Model(k).Exec(ctx)
@@ -145,7 +150,7 @@ func (p *pins) Check(address string, key ssh.PublicKey) error {
 	if known.Key == line {
 		return nil
 	}
-	if known.Offered != line {
+	if known.Offered != line && !p.look {
 		known.Offered, known.OfferedAt = line, new(p.c.now())
 		if _, err := p.c.cfg.DB.NewUpdate().Model(known).WherePK().Exec(ctx); err != nil {
 			return err
@@ -216,12 +221,6 @@ func (p *pins) Algorithms(address string) []string {
 	}
 	return algorithms
 }
-
-// unpinned takes any key, for a test of what is not saved yet.
-type unpinned struct{}
-
-func (unpinned) Check(string, ssh.PublicKey) error { return nil }
-func (unpinned) Algorithms(string) []string        { return nil }
 
 // knownHost is a line of known_hosts.
 type knownHost struct {

@@ -25,16 +25,18 @@ type kind interface {
 	apply(change Change, s *sealed) (settings any, err error)
 	// show adds settings to a view, without what is secret.
 	show(v *Connector, r *row, s sealed)
-	// described is what the audit log keeps.
-	described(settings json.RawMessage) map[string]any
+	// described is what the audit log keeps of settings, and the hosts that
+	// they name; nil where a cloud knows them.
+	described(settings json.RawMessage) (fields map[string]any, hosts []string)
 	// inventory asks for the machines. With a failure, what it could learn is
 	// returned all the same.
 	inventory(ctx context.Context, r *row, s sealed) (machine.Inventory, *deploy.Failure)
 	// reach returns the way to one machine.
 	reach(ctx context.Context, r *row, s sealed, m machine.Machine) (deploy.Host, error)
-	// try looks without changing anything; saved is false for a connector that
-	// does not exist yet.
-	try(ctx context.Context, r *row, s sealed, saved bool) (Report, error)
+	// testable says why something cannot be tried.
+	testable(t trial) error
+	// try looks without changing anything.
+	try(ctx context.Context, t trial) (Report, error)
 }
 
 // recognizer is a kind whose machines can prove who they are.
@@ -167,12 +169,12 @@ func (k clouds[S]) show(v *Connector, r *row, s sealed) {
 	}
 }
 
-func (k clouds[S]) described(settings json.RawMessage) map[string]any {
+func (k clouds[S]) described(settings json.RawMessage) (map[string]any, []string) {
 	s, err := k.of(settings)
 	if err != nil {
-		return map[string]any{}
+		return map[string]any{}, nil
 	}
-	return k.describe(s)
+	return k.describe(s), nil
 }
 
 func (k clouds[S]) account(ctx context.Context, r *row, s sealed) (cloud.Account, error) {
@@ -230,14 +232,17 @@ func (k clouds[S]) reach(ctx context.Context, r *row, s sealed, m machine.Machin
 	return account.Reach(ctx, m.ExternalID, m.Address)
 }
 
+// testable is always so: the secret of a cloud goes to that cloud alone.
+func (clouds[S]) testable(trial) error { return nil }
+
 // try lists the machines and says which of them the cloud can run something
 // on. It runs nothing.
-func (k clouds[S]) try(ctx context.Context, r *row, s sealed, _ bool) (Report, error) {
+func (k clouds[S]) try(ctx context.Context, t trial) (Report, error) {
 	ctx, cancel := context.WithTimeout(ctx, askedLimit)
 	defer cancel()
-	found, failed := k.list(ctx, r, s)
+	found, failed := k.list(ctx, t.row, t.secret)
 	if failed != nil {
-		return Report{Hosts: []Tried{{Name: r.Name, Reason: &failed.Reason}}}, nil
+		return Report{Hosts: []Tried{{Name: t.Name, Reason: &failed.Reason}}}, nil
 	}
 	report := Report{Total: len(found.Machines), Hosts: []Tried{}}
 	for _, m := range found.Missed {

@@ -87,11 +87,17 @@ func (k servers) show(v *Connector, r *row, s sealed) {
 	v.SSH = &SSHView{SSH: settings, HasSecret: s.PrivateKey != "", HasSudoPassword: s.SudoPassword != "", CAPublicKey: public(s.CA, ""), PublicKey: public(s.PrivateKey, s.Passphrase)}
 }
 
-func (servers) described(settings json.RawMessage) map[string]any {
+func (servers) described(settings json.RawMessage) (map[string]any, []string) {
 	var s SSH
 	_ = json.Unmarshal(settings, &s) // what apply has made
-	hosts, _ := remote.ParseInventory(s.Hosts, s.Port)
-	return map[string]any{"hosts": len(hosts), "user": s.User, "credential": s.Credential, "hostKeys": s.HostKeys}
+	list, _ := remote.ParseInventory(s.Hosts, s.Port)
+	hosts := make([]string, len(list))
+	for i, e := range list {
+		hosts[i] = e.String()
+	}
+	return map[string]any{
+		"hosts": len(hosts), "user": s.User, "port": cmp.Or(s.Port, 22), "jump": s.Jump, "sudo": s.Sudo, "credential": s.Credential, "hostKeys": s.HostKeys,
+	}, hosts
 }
 
 func (k servers) inventory(_ context.Context, r *row, _ sealed) (machine.Inventory, *deploy.Failure) {

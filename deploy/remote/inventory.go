@@ -26,6 +26,18 @@ func (e Entry) Address(port int) string {
 	return net.JoinHostPort(e.Name, strconv.Itoa(cmp.Or(e.Port, port, 22)))
 }
 
+// String is the host as a line names it, without its tags.
+func (e Entry) String() string {
+	text := e.Name
+	if e.Port != 0 {
+		text = e.Address(0)
+	}
+	if e.User != "" {
+		text = e.User + "@" + text
+	}
+	return text
+}
+
 // Key is the address in the one form that Place gives it.
 func (e Entry) Key(port int) string {
 	_, key := Place(e.Address(port))
