@@ -4,7 +4,7 @@ import { credentials, type Connector, type Credential, type SSH } from '../../..
 import { useName } from '../../../i18n/names'
 import { Copyable } from '../../../ui/Copy'
 import { Panel } from '../../../ui/Panel'
-import type { Draft } from './draft'
+import { elsewhere, type Draft } from './draft'
 import { SecretField } from './SecretField'
 
 const useStyles = makeStyles({
@@ -45,6 +45,7 @@ export function SSHFields({ draft, set, disabled, connector, environment }: Prop
   const change = (part: Partial<SSH>) => set({ ssh: { ...ssh, ...part } })
   const conceal = (key: string) => (value: string) => set({ secret: { ...secret, [key]: value } })
   const stored = connector?.ssh
+  const again = elsewhere(draft, connector)
   const command = `komainuctl deploy --environment ${quoted(environment)} --connector ${quoted(draft.name.trim() || t('connector.itsName'))}`
   const more: Record<Credential, React.ReactNode> = {
     push: (
@@ -68,7 +69,7 @@ export function SSHFields({ draft, set, disabled, connector, environment }: Prop
     ) : <Text>{t('connector.caLater')}</Text>,
     key: (
       <>
-        <SecretField label={t('connector.privateKey')} hint={t('connector.privateKeyHint')} stored={stored?.hasSecret ?? false} value={secret.privateKey ?? ''} set={conceal('privateKey')} disabled={disabled} long testid="connector-key" />
+        <SecretField label={t('connector.privateKey')} hint={t('connector.privateKeyHint')} stored={stored?.hasSecret ?? false} again={again} value={secret.privateKey ?? ''} set={conceal('privateKey')} disabled={disabled} long testid="connector-key" />
         {(!stored?.hasSecret || (secret.privateKey ?? '') !== '') && (
           <Field label={t('connector.passphrase')} hint={t('connector.passphraseHint')}>
             <Input type="password" autoComplete="new-password" value={secret.passphrase ?? ''} disabled={disabled} onChange={(_, d) => conceal('passphrase')(d.value)} input={{ 'data-testid': 'connector-passphrase' } as object} />
@@ -104,7 +105,7 @@ export function SSHFields({ draft, set, disabled, connector, environment }: Prop
           </Field>
         </div>
         {ssh.sudo === 'password' && ssh.credential !== 'push' && (
-          <SecretField label={t('connector.sudoPassword')} stored={stored?.hasSudoPassword ?? false} value={secret.sudoPassword ?? ''} set={conceal('sudoPassword')} disabled={disabled} testid="connector-sudo-password" />
+          <SecretField label={t('connector.sudoPassword')} stored={stored?.hasSudoPassword ?? false} again={again} value={secret.sudoPassword ?? ''} set={conceal('sudoPassword')} disabled={disabled} testid="connector-sudo-password" />
         )}
       </Panel>
       <Panel title={t('connector.credential')}>

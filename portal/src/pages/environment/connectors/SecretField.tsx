@@ -13,6 +13,8 @@ interface Props {
   hint?: string
   /** One is stored. It is not shown; what is typed replaces it. */
   stored: boolean
+  /** The stored one is not used for a test of what is typed. */
+  again?: boolean
   value: string
   set: (value: string) => void
   disabled: boolean
@@ -21,13 +23,13 @@ interface Props {
 }
 
 /** A secret: it goes in, and never comes back. */
-export function SecretField({ label, hint, stored, value, set, disabled, long, testid }: Props) {
+export function SecretField({ label, hint, stored, again, value, set, disabled, long, testid }: Props) {
   const styles = useStyles()
   const { t } = useTranslation()
   const [replacing, setReplacing] = useState(false)
   if (stored && !replacing) {
     return (
-      <Field label={label}>
+      <Field label={label} hint={again ? { children: t('connector.secretAgain'), 'data-testid': `${testid}-again` } as object : undefined}>
         {/* A field gives its label to an only child, which is no control here. */}
         {() => (
           <div className={styles.set}>
@@ -39,7 +41,7 @@ export function SecretField({ label, hint, stored, value, set, disabled, long, t
     )
   }
   return (
-    <Field label={label} hint={stored ? t('connector.replaceHint') : hint}>
+    <Field label={label} hint={stored ? t(again ? 'connector.secretAgain' : 'connector.replaceHint') : hint}>
       {long
         ? <Textarea value={value} rows={5} disabled={disabled} spellCheck={false} autoComplete="off" onChange={(_, d) => set(d.value)} textarea={{ 'data-testid': testid, className: styles.mono } as object} />
         : <Input type="password" autoComplete="new-password" value={value} disabled={disabled} onChange={(_, d) => set(d.value)} input={{ 'data-testid': testid } as object} />}

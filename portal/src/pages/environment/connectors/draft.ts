@@ -59,6 +59,17 @@ export function draftOf(kind: ConnectorKind, connector?: Connector): Draft {
   return { name: connector?.name ?? '', ssh, cloud, secret: {} }
 }
 
+/**
+ * Whether a draft may lead where the saved connector does not. A test then
+ * wants stored secrets again; the control plane has the last word on it.
+ */
+export function elsewhere(draft: Draft, base?: Connector): boolean {
+  if (!base?.ssh) return false
+  const was = draftOf('ssh', base).ssh
+  const is = draft.ssh
+  return (['hosts', 'user', 'port', 'jump', 'hostKeys'] as const).some((k) => is[k] !== was[k]) || (is.hostKeys === 'listed' && is.knownHosts !== was.knownHosts)
+}
+
 /** What of the secret is typed. */
 const typed = (secret: Secret): Secret => Object.fromEntries(Object.entries(secret).filter(([, value]) => value !== ''))
 
