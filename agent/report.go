@@ -97,7 +97,8 @@ func (h *healthKeeper) report() health.Report {
 		RealTimeAvailable: w.realtime != nil, RealTimeSubsystem: "unavailable", SupplementaryEvents: string(sensor.Unavailable),
 		AutomaticDefinitions: false, DefinitionsUpdated: defs.Updated().UTC().Format(time.RFC3339), DefinitionsMinutes: int64(time.Since(defs.Updated()).Minutes()),
 		DefinitionsVersion: defs.Version(), DefinitionsStatus: "up_to_date", EDRClientVersion: Version, EDRConfiguration: fmt.Sprint(now.Version),
-		EDRDeviceTags: []health.Tag{}, EDRMachineID: string(w.deviceID()), Conflicting: []string{}, Proxy: now.Proxy, Issues: []string{}, Managed: managedFields(now), Settings: settingsOf(now, w.settings.Local()), Time: time.Now().UTC(),
+		EDRDeviceTags: []health.Tag{}, EDRMachineID: string(w.deviceID()), Conflicting: []string{}, Proxy: now.Proxy, Issues: []string{}, Managed: managedFields(now), Settings: settingsOf(now, w.settings.Local()),
+		PackageForm: w.form(), Time: time.Now().UTC(),
 	}
 	if id := w.device.Load(); id != nil {
 		r.OrgID = id.Organization

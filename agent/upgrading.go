@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"sync"
 	"time"
 
 	"komainu/agent/content"
@@ -25,6 +26,12 @@ const agentPackage = "komainu-agent"
 
 // openUpgrades makes the runner of upgrades. It knows how the last one went.
 func (w *worker) openUpgrades() {
+	w.form = sync.OnceValue(func() string {
+		if w.cfg.State != DefaultState {
+			return ""
+		}
+		return upgrade.Form(context.Background())
+	})
 	w.upgrades = upgrade.New(upgrade.Config{
 		Dir: w.cfg.upgrades(), Version: Version, Stage: w.stage,
 		Ready: func() (string, error) {

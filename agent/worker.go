@@ -53,6 +53,7 @@ type worker struct {
 	health   *healthKeeper
 	tests    *selftest.Runner
 	upgrades *upgrade.Runner
+	form     func() string // of the package that this agent was installed from
 	filter   sensorFilter
 
 	telemetry telemetry

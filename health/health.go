@@ -130,6 +130,10 @@ type Report struct {
 	Conflicting          []string `json:"conflicting_applications"`
 	Proxy                string   `json:"proxy"` // shown where there is one
 
+	// PackageForm is the form of the package that the agent was installed from:
+	// deb, rpm or tar; "" when it was none.
+	PackageForm string `json:"package_form,omitempty"`
+
 	// Settings says who set each setting that is not at its default. Names are
 	// those of policies.
 	Settings []Setting `json:"settings,omitempty"`
@@ -175,7 +179,7 @@ func (r *Report) Fields() []Field {
 	var fields []Field
 	for i := range t.NumField() {
 		name, _, _ := strings.Cut(t.Field(i).Tag.Get("json"), ",")
-		if name == "settings" || name == "managed" || name == "conditions" || name == "time" {
+		if name == "package_form" || name == "settings" || name == "managed" || name == "conditions" || name == "time" {
 			continue
 		}
 		fields = append(fields, Field{Name: name, Value: v.Field(i).Interface(), Managed: slices.Contains(r.Managed, name)})

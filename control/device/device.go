@@ -79,6 +79,7 @@ type entry struct {
 	addresses    []string
 	platform     string
 	distribution string
+	arch         string
 	agentVersion string
 	firstSeen    time.Time
 	refused      bool // the agent refuses its policy
@@ -153,7 +154,7 @@ func (d *row) entry() *entry {
 
 // describe keeps of a host's facts what devices are selected by.
 func (e *entry) describe(f Facts) {
-	e.name, e.addresses, e.platform, e.distribution, e.agentVersion = f.Hostname, f.IPAddresses, platform(f.OS), f.Distribution, f.AgentVersion
+	e.name, e.addresses, e.platform, e.distribution, e.arch, e.agentVersion = f.Hostname, f.IPAddresses, platform(f.OS), f.Distribution, f.Arch, f.AgentVersion
 }
 
 func (r *Registry) now() time.Time { return r.cfg.Now().UTC().Truncate(time.Millisecond) }

@@ -86,6 +86,24 @@ func (b *bench) get(t testing.TB, id event.DeviceID) device.Details {
 
 var good = health.Report{Healthy: true, Licensed: true, RealTimeEnabled: true, RealTimeAvailable: true, RealTimeScope: "all_filesystems", EDRDeviceTags: []health.Tag{{Key: "GROUP", Value: "web"}}}
 
+// TestPackageOfADevice: which package fits a device is known from its facts
+// and its reports.
+func TestPackageOfADevice(t *testing.T) {
+	b := open(t)
+	id := b.register(t, "web-1")
+	f := facts("web-1")
+	f.Arch = "arm64"
+	if err := b.Connected(t.Context(), id, f); err != nil {
+		t.Fatal(err)
+	}
+	report := good
+	report.PackageForm = "rpm"
+	b.Report(id, report)
+	if s, _ := b.State(id); s.Arch != "arm64" || s.Form != "rpm" {
+		t.Errorf("%+v", s)
+	}
+}
+
 func TestSensorHealth(t *testing.T) {
 	b := open(t)
 	id := b.register(t, "web-1")

@@ -66,6 +66,8 @@ type State struct {
 	Connected    bool
 	LastSeen     time.Time
 	Version      string // of the agent
+	Form         string // of the package that it was installed from, "" when it is not known
+	Arch         string // of the processor
 	Name         string
 	Addresses    []string  // of the host, as its agent tells; not to be changed
 	Healthy      bool      // as its last report says
@@ -81,9 +83,9 @@ func (r *Registry) State(id event.DeviceID) (s State, ok bool) {
 	if e == nil {
 		return s, false
 	}
-	s = State{Organization: e.organization, Environment: e.environment, Offboarded: e.offboarded, Connected: e.connected, LastSeen: e.lastSeen, Version: e.agentVersion, Name: e.name, Addresses: e.addresses}
+	s = State{Organization: e.organization, Environment: e.environment, Offboarded: e.offboarded, Connected: e.connected, LastSeen: e.lastSeen, Version: e.agentVersion, Arch: e.arch, Name: e.name, Addresses: e.addresses}
 	if e.report != nil {
-		s.Healthy, s.Problem, s.Reported = e.report.Healthy, problem(e.report), e.reportedAt
+		s.Healthy, s.Problem, s.Reported, s.Form = e.report.Healthy, problem(e.report), e.reportedAt, e.report.PackageForm
 	}
 	return s, true
 }
