@@ -98,6 +98,8 @@ const (
 	UpgradeInterrupted ReasonID = "upgrade_interrupted"
 	UpgradeStuck       ReasonID = "upgrade_stuck"
 	UpgradeTooOld      ReasonID = "upgrade_too_old"
+	UpgradeRefused     ReasonID = "upgrade_refused"  // Detail: what the agent says
+	UpgradeReplaced    ReasonID = "upgrade_replaced" // Detail: the version that is the target now
 )
 
 type entry struct {
@@ -197,6 +199,9 @@ var catalogue = map[ReasonID]entry{
 		remedy: "look after the machine: journalctl -u komainu-upgrade -u komainu-agent says what was done"},
 	UpgradeUnhealthy: {text: "the machine is less healthy since the upgrade", remedy: "the page of the device says what is wrong; roll the upgrade back if it is not the machine"},
 	UpgradeTooOld:    {text: "the agent is too old to upgrade itself", remedy: "deploy to the machine from its page, or install the package on it"},
+	UpgradeRefused:   {text: "the agent did not begin the upgrade; nothing was changed", remedy: "the detail is what it says; it is asked again"},
+	UpgradeReplaced: {text: "another version is the target now, and no device needs an upgrade to it",
+		remedy: "nothing; to go on, make the version the target again; devices that have it already keep it, or get their version from before back with a rollback"},
 }
 
 // ReasonOf returns a reason of the catalogue.
