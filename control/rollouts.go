@@ -2,6 +2,7 @@ package control
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"github.com/uptrace/bun"
@@ -37,13 +38,10 @@ func (o *onboarding) upgradeConfig(n neighbours) upgrade.Config {
 			}
 			return ""
 		},
-		Offers: func(version string) bool {
-			for _, p := range o.repository.List() {
-				if p.Version == version {
-					return true
-				}
-			}
-			return false
+		Offers: func(version, form, arch string) bool {
+			return slices.ContainsFunc(o.repository.List(), func(p content.Package) bool {
+				return p.Version == version && (form == "" || p.Format == form) && (arch == "" || p.Arch == arch)
+			})
 		},
 		Send: func(ctx context.Context, id event.DeviceID, u deploy.Upgrade) error {
 			return n.agents.Upgrade(ctx, id, u)
@@ -70,7 +68,7 @@ func (o *onboarding) upgradable(n neighbours, m device.Member, now time.Time) up
 	window := o.engine.Settings(m.Environment).Window
 	member := policies.Device(m)
 	return upgrade.Device{
-		ID: m.ID, Name: m.Name, Version: s.Version, Groups: n.rules.GroupsOf(&member), Connected: s.Connected, LastSeen: s.LastSeen,
+		ID: m.ID, Name: m.Name, Version: s.Version, Form: s.Form, Arch: s.Arch, Groups: n.rules.GroupsOf(&member), Connected: s.Connected, LastSeen: s.LastSeen,
 		Healthy: s.Healthy, Reported: s.Reported, Problem: s.Problem, Open: window == nil || window.Open(now),
 	}
 }

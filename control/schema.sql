@@ -418,7 +418,7 @@ CREATE TABLE upgrade_jobs (
     gap          INTEGER NOT NULL, -- nanoseconds
     started_at   TIMESTAMP NOT NULL,
     updated_at   TIMESTAMP NOT NULL,
-    ended_at     TIMESTAMP,
+    ended_at     TIMESTAMP, waited BOOLEAN NOT NULL DEFAULT FALSE, lost INTEGER NOT NULL DEFAULT 0,
     PRIMARY KEY (rollout_id, device_id)
 );
 

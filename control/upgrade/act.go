@@ -2,6 +2,8 @@ package upgrade
 
 import (
 	"context"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/uptrace/bun"
@@ -23,12 +25,18 @@ func (e *Engine) Halt(ctx context.Context, organization string) error {
 	})
 }
 
-// Resume goes on where it was halted. What failed is tried again; devices that
-// are less healthy count no more.
+// Resume goes on where it was halted, or where devices have failed without
+// halting it. What failed is tried again; devices that are less healthy count
+// no more.
 func (e *Engine) Resume(ctx context.Context, organization string) error {
 	return e.act(ctx, organization, "upgrade.resume", func(ctx context.Context, tx bun.IDB, u *upgrades) error {
-		if u.rollout.State != Halted {
-			return fault.New(fault.Conflict, "the upgrade is not halted; it is %s", u.rollout.State)
+		r := u.rollout
+		switch target := e.target(u); {
+		case r.State == Halted:
+		case !slices.ContainsFunc(slices.Collect(maps.Values(u.jobs)), (*job).bad):
+			return fault.New(fault.Conflict, "the upgrade is not halted and no device has failed; it is %s", r.State)
+		case r.Origin == "" && r.Version != target:
+			return fault.New(fault.Conflict, "the target is %s now; make %s the target again to try what failed", target, r.Version)
 		}
 		jobs := map[event.DeviceID]*job{}
 		for id, j := range u.jobs {
@@ -49,7 +57,7 @@ func (e *Engine) Resume(ctx context.Context, organization string) error {
 			jobs[id] = j
 		}
 		u.jobs = jobs
-		u.rollout.State, u.rollout.Halted, u.rollout.EndedAt = Running, nil, nil
+		r.State, r.Halted, r.EndedAt, r.QuietSince = Running, nil, nil, nil
 		return nil
 	})
 }
@@ -62,17 +70,11 @@ func (e *Engine) Rollback(ctx context.Context, organization string) error {
 		if was.Origin != "" {
 			return fault.New(fault.Conflict, "this is a rollback already; choose the version that is wanted as the target")
 		}
-		counts := map[string]int{}
-		for _, j := range u.jobs {
-			if j.State != waiting {
-				counts[j.FromVersion]++
-			}
-		}
-		version := most(counts)
+		version := u.good()
 		if version == "" {
-			return fault.New(fault.Conflict, "no device was upgraded, so there is nothing to go back from; halt the upgrade instead")
+			return fault.New(fault.Conflict, "no device was upgraded from a version that nothing speaks against, so there is nothing to go back to; halt the upgrade instead")
 		}
-		if !e.cfg.Offers(version) {
+		if !e.cfg.Offers(version, "", "") {
 			return fault.New(fault.Conflict, "the repository does not offer version %s any more, which most devices had; add its packages again", version)
 		}
 		was.State = Done
@@ -86,12 +88,42 @@ func (e *Engine) Rollback(ctx context.Context, organization string) error {
 		if !started.After(was.StartedAt) {
 			started = was.StartedAt.Add(time.Millisecond)
 		}
-		u.rollout = &rollout{ID: newID(), OrganizationID: organization, Version: version, Origin: was.ID, Base: version, State: Running, StartedAt: started}
-		u.before, u.beforeOf, u.jobs, u.unwell = u.jobs, was.Version, map[event.DeviceID]*job{}, map[event.DeviceID]time.Time{}
+		jobs := u.jobs
+		u.follows(&rollout{ID: newID(), OrganizationID: organization, Version: version, Origin: was.ID, Base: version, State: Running, StartedAt: started})
+		u.before, u.beforeOf = jobs, was.Version
 		s := u.settings.Settings
 		s.Target = version
 		return e.set(ctx, tx, u, s)
 	})
+}
+
+// good is the version to go back to, "" for none: the one that most devices
+// had before, that of the last rollout that came to its end, or the one that
+// most of those had that were upgraded. It is none that was halted or taken
+// back.
+func (u *upgrades) good() string {
+	counts := map[string]int{}
+	distrusted := u.distrusted()
+	fits := func(version string) bool {
+		return version != "" && !distrusted[version] && newer(u.rollout.Version, version)
+	}
+	for _, j := range u.jobs {
+		if j.State != waiting && fits(j.FromVersion) {
+			counts[j.FromVersion]++
+		}
+	}
+	if !slices.ContainsFunc(slices.Collect(maps.Values(u.jobs)), func(j *job) bool { return j.State != waiting }) {
+		return ""
+	}
+	if fits(u.rollout.Base) {
+		return u.rollout.Base
+	}
+	for _, r := range slices.Backward(u.past) {
+		if r.Origin == "" && r.State == Done && fits(r.Version) {
+			return r.Version
+		}
+	}
+	return most(counts)
 }
 
 // act is what a person does to the rollout.
@@ -130,20 +162,25 @@ func (e *Engine) Wanted(organization string) (version, avoid string) {
 	if target == Newest {
 		target = ""
 	}
+	worst := ""
+	for v := range u.distrusted() {
+		if worst == "" || newer(v, worst) {
+			worst = v
+		}
+	}
 	switch {
-	case r == nil, r.State == Done && r.Origin == "" && target != "" && target != r.Version:
-		return target, ""
+	case r == nil, (r.State == Done || r.replaced()) && r.Origin == "" && target != "" && target != r.Version:
+		return target, worst
 	case r.Origin != "":
 		return r.Version, u.beforeOf
 	case r.State == Done:
-		return r.Version, ""
+		return r.Version, worst
 	case r.State == Halted:
 		return r.Base, r.Version
+	case r.Base == "":
+		return r.Version, worst
 	}
-	if r.Base == "" {
-		return r.Version, ""
-	}
-	return r.Base, ""
+	return r.Base, worst
 }
 
 // reasonOf returns a copy, so that nobody shares what a job keeps.

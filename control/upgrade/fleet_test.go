@@ -53,6 +53,7 @@ type fleet struct {
 	engine   *Engine
 	hosts    []*host
 	versions []string // that the repository offers
+	missing  []string // packages that it has not, "1.1.0 rpm arm64"
 	orders   []sent
 	halts    []deploy.Reason
 	audited  []string
@@ -121,8 +122,10 @@ func (f *fleet) open() {
 			return list
 		},
 		Newest: func() string { return f.versions[len(f.versions)-1] },
-		Offers: func(v string) bool { return slices.Contains(f.versions, v) },
-		Send:   f.send,
+		Offers: func(v, form, arch string) bool {
+			return slices.Contains(f.versions, v) && !slices.Contains(f.missing, v+" "+form+" "+arch)
+		},
+		Send: f.send,
 		Halted: func(_ context.Context, _ bun.IDB, _, _, _ string, why deploy.Reason) error {
 			f.halts = append(f.halts, why)
 			return nil

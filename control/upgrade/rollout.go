@@ -2,6 +2,7 @@ package upgrade
 
 import (
 	"context"
+	"iter"
 	"maps"
 	"slices"
 	"time"
@@ -40,6 +41,43 @@ type rollout struct {
 	EndedAt        *time.Time
 }
 
+// replaced reports whether it was halted because another version is the
+// target now.
+func (r *rollout) replaced() bool {
+	return r.State == Halted && r.Halted != nil && r.Halted.ID == deploy.UpgradeReplaced
+}
+
+// distrusted are the versions whose last rollout was halted or taken back.
+func (u *upgrades) distrusted() map[string]bool {
+	versions, of := map[string]bool{}, map[string]string{}
+	for r := range u.rollouts() {
+		switch {
+		case r.Origin != "":
+			versions[of[r.Origin]] = true
+		case r.State == Done:
+			delete(versions, r.Version)
+		case r.State == Halted && !r.replaced():
+			versions[r.Version] = true
+		}
+		of[r.ID] = r.Version
+	}
+	return versions
+}
+
+// rollouts goes through all of them, the latest last.
+func (u *upgrades) rollouts() iter.Seq[*rollout] {
+	return func(yield func(*rollout) bool) {
+		for _, r := range u.past {
+			if !yield(r) {
+				return
+			}
+		}
+		if u.rollout != nil {
+			yield(u.rollout)
+		}
+	}
+}
+
 // The states of a job beside those that devices tell.
 const (
 	waiting   = "waiting"   // for its turn, its window, or that it comes back
@@ -63,6 +101,8 @@ type job struct {
 	ToVersion   string
 	WasHealthy  bool
 	Forgiven    bool
+	Waited      bool           // it could not begin before, for a reason that says nothing about the version
+	Lost        int            // how often it had the version and has an older one again
 	Reason      *deploy.Reason `bun:"type:json"`
 	Gap         time.Duration
 	StartedAt   time.Time
@@ -79,6 +119,40 @@ func (j *job) ended() bool { return j.EndedAt != nil }
 // bad reports whether it ended in a way that counts against the version.
 func (j *job) bad() bool { return j != nil && j.ended() && j.State != succeeded }
 
+// held reports whether a device waits for something that its ring does not
+// wait for. While it tries again whether that is there now, it still does.
+func (j *job) held() bool {
+	switch {
+	case j == nil:
+		return false
+	case j.State == waiting:
+		return j.Reason != nil
+	}
+	return j.Waited && (j.State == asked || j.State == string(deploy.UpgradeStateFetching))
+}
+
+// wait has a device wait for a reason that says nothing about the version.
+func (j *job) wait(why deploy.Reason, now time.Time) {
+	j.State, j.Reason, j.Waited, j.UpdatedAt, j.EndedAt = waiting, &why, true, now, nil
+}
+
+// patience is after which time one that waits is asked again.
+func (j *job) patience() time.Duration {
+	switch {
+	case j.Reason == nil:
+		return 0
+	case j.Reason.ID == deploy.UpgradeTooOld:
+		return tooOldAgain
+	}
+	return heldAgain
+}
+
+// neutral are the reasons of devices that say nothing about the version:
+// nothing was changed, and the next attempt may well succeed.
+var neutral = []deploy.ReasonID{
+	deploy.NoPackage, deploy.UpgradeNoWayBack, deploy.PackageManagerBusy, deploy.TransferFailed, deploy.DiskFull, deploy.UpgradeInterrupted,
+}
+
 func (j *job) end(state string, now time.Time, why deploy.Reason) {
 	j.State, j.Reason, j.UpdatedAt, j.EndedAt = state, &why, now, &now
 }
@@ -91,35 +165,46 @@ const (
 
 func short(text string) string { return text[:min(len(text), maxDetail)] }
 
-// tell takes a status over and reports whether it is news.
+// tell takes a status over and reports whether it is news. Which version the
+// device had is known from when it was asked.
 func (j *job) tell(s deploy.UpgradeStatus, now time.Time) bool {
 	gap := min(max(s.Gap, 0), maxGap)
-	if !slices.Contains(deploy.UpgradeStates(), s.State) || j.State == string(s.State) && j.Gap == gap {
+	switch {
+	case !slices.Contains(deploy.UpgradeStates(), s.State), j.State == string(s.State) && j.Gap == gap:
 		return false
+	case j.State == waiting && (j.Reason == nil || s.State == deploy.UpgradeStateFailed):
+		return false // told again on a new connection: it is known, and is why it waits
 	}
 	j.State, j.Gap, j.UpdatedAt, j.Reason = string(s.State), gap, now, nil
-	if s.From != "" && len(s.From) <= 64 {
-		j.FromVersion = s.From
-	}
-	if !s.State.Terminal() {
-		return true
-	}
-	j.EndedAt = &now // by the clock of the control plane
-	if j.State != succeeded {
-		why := deploy.ReasonOf(deploy.UpgradeFailed, "")
-		if s.State == deploy.UpgradeStateRolledBack {
-			why = deploy.ReasonOf(deploy.UpgradeRolledBack, "")
+	switch {
+	case !s.State.Terminal():
+	case s.State == deploy.UpgradeStateSucceeded:
+		j.EndedAt = &now // by the clock of the control plane
+	default:
+		why := reasonTold(s)
+		if s.State == deploy.UpgradeStateFailed && slices.Contains(neutral, why.ID) {
+			j.wait(why, now)
+		} else {
+			j.end(string(s.State), now, why)
 		}
-		if s.Reason != nil {
-			// The texts are ours: a device names the reason and its detail.
-			if slices.Contains(deploy.ReasonIDs(), s.Reason.ID) {
-				why = deploy.ReasonOf(s.Reason.ID, "")
-			}
-			why.Detail = short(s.Reason.Detail)
-		}
-		j.Reason = &why
 	}
 	return true
+}
+
+// reasonTold is why an upgrade did not succeed. The texts are ours: a device
+// names the reason and its detail.
+func reasonTold(s deploy.UpgradeStatus) deploy.Reason {
+	id := deploy.UpgradeFailed
+	if s.State == deploy.UpgradeStateRolledBack {
+		id = deploy.UpgradeRolledBack
+	}
+	if s.Reason == nil {
+		return deploy.ReasonOf(id, "")
+	}
+	if deploy.Known(s.Reason.ID) {
+		id = s.Reason.ID
+	}
+	return deploy.ReasonOf(id, short(s.Reason.Detail))
 }
 
 // load reads settings and the last rollout of each organization.
@@ -136,7 +221,9 @@ func (e *Engine) load(ctx context.Context) error {
 		return err
 	}
 	for _, r := range rollouts {
-		e.of(r.OrganizationID).rollout = r // the last one stays
+		u := e.of(r.OrganizationID)
+		u.follows(r) // the last one stays
+		r.QuietSince = nil
 	}
 	for _, u := range e.all {
 		if u.rollout == nil {
@@ -179,8 +266,18 @@ func (e *Engine) keepRollout(ctx context.Context, tx bun.IDB, r *rollout) error 
 	return err
 }
 
-// drop lets a device wait as if it had not been asked.
+// drop lets a device wait as if it had not been asked. What happened to it
+// before is not forgotten.
 func (e *Engine) drop(ctx context.Context, u *upgrades, j *job) error {
+	if j.Waited || j.Lost > 0 {
+		again := *j
+		again.State, again.Reason, again.UpdatedAt = waiting, nil, e.now()
+		if err := e.keep(ctx, e.cfg.DB, &again); err != nil {
+			return err
+		}
+		u.jobs[j.DeviceID] = &again
+		return nil
+	}
 	if _, err := e.cfg.DB.NewDelete().Model(j).WherePK().Exec(ctx); err != nil {
 		return err
 	}

@@ -58,8 +58,8 @@ func defaults() Saved {
 	}}, Version: 1}
 }
 
-func (s *Settings) check(offers func(string) bool) error {
-	if s.Target != Newest && (!semver.IsValid("v"+s.Target) || !offers(s.Target)) {
+func (s *Settings) check(offers func(version, form, arch string) bool) error {
+	if s.Target != Newest && (!semver.IsValid("v"+s.Target) || !offers(s.Target, "", "")) {
 		return fault.New(fault.Invalid, "the repository has no version %q; komainuctl repository list shows those that it has", s.Target)
 	}
 	if len(s.Rings) != len(ringIDs) {
@@ -144,6 +144,12 @@ func (e *Engine) Save(ctx context.Context, organization string, c Change) error 
 	err := e.change(ctx, u, func(ctx context.Context, tx bun.IDB) error {
 		if err := e.set(ctx, tx, u, c.Settings); err != nil {
 			return err
+		}
+		if r := u.rollout; r != nil && !c.Automatic && r.QuietSince != nil {
+			r.QuietSince = nil // while nobody looks nothing soaks
+			if err := e.keepRollout(ctx, tx, r); err != nil {
+				return err
+			}
 		}
 		return e.cfg.Record(ctx, tx, access.Change{Action: "upgrade.change", Detail: map[string]any{"was": was.Settings, "is": c.Settings}})
 	})

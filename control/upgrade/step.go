@@ -6,23 +6,25 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/uptrace/bun"
 	"golang.org/x/mod/semver"
 
 	"komainu/deploy"
-	"komainu/event"
 )
 
 // member is a device as a rollout sees it.
 type member struct {
 	Device
-	ring  int // -1: in none
-	job   *job
-	to    string  // what it is to get, "" when it has it
-	busy  bool    // the rollout that is taken back is still at work on it
-	order float64 // within its ring
+	ring   int // -1: in none
+	job    *job
+	to     string         // what it is to get, "" when it has it
+	busy   bool           // the rollout that is taken back is still at work on it
+	lacks  *deploy.Reason // which package the repository has to have first
+	silent bool           // it cannot speak for the version, and nobody waits for it
+	order  float64        // within its ring
 }
 
 func newer(a, b string) bool { return semver.Compare("v"+a, "v"+b) > 0 }
@@ -39,22 +41,21 @@ func (e *Engine) target(u *upgrades) string {
 // members are the devices that a rollout is about.
 func (e *Engine) members(u *upgrades) []member {
 	var list []member
-	version, now := e.goal(u), e.now()
+	version, now, lacks := e.goal(u), e.now(), e.lacking()
 	back := u.rollout != nil && u.rollout.Origin != ""
+	distrusted := u.distrusted()
 	for _, d := range e.cfg.Devices(u.organization) {
 		m := member{Device: d, ring: u.settings.ringOf(&d), job: u.jobs[d.ID], order: place("order", d.ID)}
 		counted := m.job // it stays in the ring where it was counted
 		if back {
 			before := u.before[d.ID]
 			m.busy = before.active() && now.Sub(before.UpdatedAt) < slowest
-			if m.job == nil && (before == nil || d.Version != u.beforeOf && !m.busy) {
+			m.to = u.backTo(&d, before, distrusted)
+			if m.job == nil && m.to == "" && (before == nil || !m.busy) {
 				continue // it was not upgraded, or is not any more
 			}
 			if before != nil {
 				counted = before
-				if d.Version == u.beforeOf {
-					m.to = before.FromVersion
-				}
 			}
 		} else if version != "" && newer(version, d.Version) {
 			m.to = version
@@ -62,10 +63,12 @@ func (e *Engine) members(u *upgrades) []member {
 		if counted != nil {
 			m.ring = slices.Index(ringIDs, counted.Ring)
 		}
+		m.lacks = lacks(&m)
+		m.silent = m.mute(version, now)
 		list = append(list, m)
 	}
 	if !back && u.settings.Rings[0].Share > 0 {
-		first(list, now)
+		first(list)
 	}
 	slices.SortFunc(list, func(a, b member) int {
 		return cmp.Or(cmp.Compare(a.ring, b.ring), cmp.Compare(a.order, b.order), cmp.Compare(a.ID, b.ID))
@@ -73,20 +76,83 @@ func (e *Engine) members(u *upgrades) []member {
 	return list
 }
 
-// silent reports whether a device cannot speak for a version: it could not be
-// told, or nobody knows where it is.
-func (m *member) silent(now time.Time) bool {
-	return m.job != nil && m.job.State == waiting || !m.Connected && now.Sub(m.LastSeen) > forgotten
+// backTo is the version that a device gets when a rollout is taken back, ""
+// for none: the one that it had, or that of the rollback when it had one that
+// did no good either.
+func (u *upgrades) backTo(d *Device, before *job, distrusted map[string]bool) string {
+	switch {
+	case before == nil:
+		return ""
+	case d.Version == u.beforeOf && !distrusted[before.FromVersion]:
+		return before.FromVersion
+	case d.Version == u.beforeOf, distrusted[d.Version]:
+		return u.rollout.Version
+	}
+	return ""
+}
+
+// lacking returns what says which package a device has to wait for: the one
+// that it is to get, and the one that it has, which is its way back.
+func (e *Engine) lacking() func(m *member) *deploy.Reason {
+	known := map[[3]string]bool{}
+	offers := func(version, form, arch string) bool {
+		k := [3]string{version, form, arch}
+		if _, ok := known[k]; !ok {
+			known[k] = e.cfg.Offers(version, form, arch)
+		}
+		return known[k]
+	}
+	return func(m *member) *deploy.Reason {
+		what := func(version string) string { return strings.Join(strings.Fields(version+" "+m.Form+" "+m.Arch), " ") }
+		switch {
+		case m.to == "":
+			return nil
+		case !offers(m.to, m.Form, m.Arch):
+			return new(deploy.ReasonOf(deploy.NoPackage, what(m.to)))
+		case !offers(m.Version, m.Form, m.Arch):
+			return new(deploy.ReasonOf(deploy.UpgradeNoWayBack, what(m.Version)))
+		}
+		return nil
+	}
+}
+
+// mute reports whether a device cannot speak for a version, so that another
+// one has to.
+func (m *member) mute(version string, now time.Time) bool {
+	begun := m.job != nil && m.job.State != waiting
+	switch {
+	case !m.Connected && now.Sub(m.LastSeen) > forgotten:
+		return true // nobody knows where it is
+	case m.job.bad():
+		return m.job.Forgiven
+	case m.to == "" && begun:
+		return newer(m.Version, version) && m.job.ended() // somebody has given it another one since
+	case m.to == "": // it got there by another way
+		return newer(m.Version, version) || !m.Connected || !m.Healthy
+	}
+	return m.job.held() || !begun && m.lacks != nil
+}
+
+// speaks reports whether a device shows that the version is good: it is here,
+// and was well for long enough. One that was not well before needs not to be.
+func (m *member) speaks(began, now time.Time) bool {
+	if m.to != "" || !m.Connected || m.job.active() || m.job.bad() {
+		return false
+	}
+	if m.job == nil || m.job.State != succeeded {
+		return m.Healthy && m.Reported.After(began)
+	}
+	return (m.Healthy || !m.job.WasHealthy) && m.Reported.Sub(*m.job.EndedAt) >= probation
 }
 
 // first gives the first ring a device if the shares of a small fleet gave it
 // none that speaks: otherwise all of them would get a version that nobody has
 // tried.
-func first(list []member, now time.Time) {
+func first(list []member) {
 	least := -1
 	for i, m := range list {
 		switch {
-		case m.silent(now):
+		case m.silent:
 		case m.ring == 0:
 			return
 		case m.job == nil && m.ring > 0 && (least < 0 || place(ringIDs[0], m.ID) < place(ringIDs[0], list[least].ID)):
@@ -127,7 +193,13 @@ func (e *Engine) look(ctx context.Context, u *upgrades) error {
 	if why := u.verdict(list); why != nil && (r.State == Running || r.State == Done) {
 		return e.halt(ctx, u, *why)
 	}
-	if superseded || r.State == Halted || r.Origin == "" && !u.settings.Automatic {
+	if superseded {
+		return nil // what is on its way has to end first
+	}
+	if err := e.obey(ctx, u); err != nil {
+		return err
+	}
+	if r.State == Halted || r.Origin == "" && (!u.settings.Automatic || r.Version != e.target(u)) {
 		return nil
 	}
 	if err := e.dispatch(ctx, u, list); err != nil {
@@ -137,10 +209,11 @@ func (e *Engine) look(ctx context.Context, u *upgrades) error {
 }
 
 // superseded reports whether another version is to be rolled out than the one
-// that is.
+// that is. What was taken back to is not rolled out by that: devices may have
+// had something older yet.
 func (e *Engine) superseded(u *upgrades) bool {
 	version, r := e.target(u), u.rollout
-	if !u.settings.Automatic || version == "" || r != nil && r.Version == version {
+	if !u.settings.Automatic || version == "" || r != nil && r.Origin == "" && r.Version == version {
 		return false
 	}
 	if r != nil && r.State == Halted && r.Halted == nil && u.settings.Target == Newest {
@@ -152,22 +225,48 @@ func (e *Engine) superseded(u *upgrades) bool {
 	return slices.ContainsFunc(e.cfg.Devices(u.organization), func(d Device) bool { return newer(version, d.Version) })
 }
 
+// obey halts a rollout whose version is not the target any more, and goes on
+// with it when it is again. Nobody has to be told: somebody has decided it.
+func (e *Engine) obey(ctx context.Context, u *upgrades) error {
+	r, version := u.rollout, e.target(u)
+	if r.Origin != "" || !u.settings.Automatic || version == "" {
+		return nil
+	}
+	switch {
+	case r.State == Running && r.Version != version:
+		return e.change(ctx, u, func(ctx context.Context, tx bun.IDB) error {
+			r.State, r.Halted, r.QuietSince = Halted, new(deploy.ReasonOf(deploy.UpgradeReplaced, version)), nil
+			e.cfg.Log.Info("the upgrade has halted: another version is the target", "version", r.Version, "target", version)
+			return e.keepRollout(ctx, tx, r)
+		})
+	case r.replaced() && r.Version == version:
+		return e.change(ctx, u, func(ctx context.Context, tx bun.IDB) error {
+			r.State, r.Halted = Running, nil
+			return e.keepRollout(ctx, tx, r)
+		})
+	}
+	return nil
+}
+
 // begin begins to roll a version out.
 func (e *Engine) begin(ctx context.Context, u *upgrades, version string) error {
 	return e.change(ctx, u, func(ctx context.Context, tx bun.IDB) error {
-		u.rollout = &rollout{ID: newID(), OrganizationID: u.organization, Version: version, Base: e.usual(u, version), State: Running, StartedAt: e.now()}
-		u.jobs, u.before, u.beforeOf, u.unwell = map[event.DeviceID]*job{}, nil, "", map[event.DeviceID]time.Time{}
+		base := e.usual(u, version)
+		if was := u.rollout; was != nil && was.Origin != "" && was.Version == version {
+			base = version // devices went back to it, and new machines get it already
+		}
+		u.follows(&rollout{ID: newID(), OrganizationID: u.organization, Version: version, Base: base, State: Running, StartedAt: e.now()})
 		e.cfg.Log.Info("an upgrade begins", "version", version, "organization", u.organization)
 		return e.keepRollout(ctx, tx, u.rollout)
 	})
 }
 
-// usual is the version that most devices have beside one, and that the
-// repository offers.
+// usual is the version that most devices have beside one, that the repository
+// offers, and that nothing speaks against.
 func (e *Engine) usual(u *upgrades, beside string) string {
-	counts := map[string]int{}
+	counts, distrusted := map[string]int{}, u.distrusted()
 	for _, d := range e.cfg.Devices(u.organization) {
-		if d.Version != beside && e.cfg.Offers(d.Version) {
+		if d.Version != beside && !distrusted[d.Version] && e.cfg.Offers(d.Version, "", "") {
 			counts[d.Version]++
 		}
 	}
@@ -203,8 +302,11 @@ func (e *Engine) follow(ctx context.Context, u *upgrades, list []member) error {
 				}
 				continue
 			}
+		case j.State == succeeded && m.to != "" && m.Connected:
+			u.lose(m, now)
 		case j.State == succeeded:
-			u.watch(m, now)
+			delete(u.lost, m.ID)
+			u.watch(m, now, e.up)
 		}
 		if was.State != j.State {
 			if err := e.keep(ctx, e.cfg.DB, j); err != nil {
@@ -238,16 +340,17 @@ func (e *Engine) chase(ctx context.Context, u *upgrades, m *member, now time.Tim
 	if err := e.drop(ctx, u, j); err != nil {
 		return false, err
 	}
-	m.job = nil
+	m.job = u.jobs[m.ID]
 	e.cfg.Changed(u.organization)
 	return true, nil
 }
 
 // late decides about a device that has not told how its upgrade ended, and
-// reports whether it is to wait as if it had not been asked.
+// reports whether it is to wait as if it had not been asked. Nobody is late
+// for a control plane that was not there itself.
 func (e *Engine) late(m *member, now time.Time) (drop bool) {
-	j := m.job
-	quiet := now.Sub(j.UpdatedAt)
+	j, up := m.job, now.Sub(e.up)
+	quiet := min(now.Sub(j.UpdatedAt), up)
 	away := !m.Connected && min(quiet, now.Sub(m.LastSeen)) > comeback
 	arrived := m.Connected && m.Version == j.ToVersion && quiet > askAgain
 	switch j.State {
@@ -262,38 +365,73 @@ func (e *Engine) late(m *member, now time.Time) (drop bool) {
 		}
 		return false
 	}
+	tried := min(now.Sub(j.StartedAt), up)
 	switch {
 	case arrived: // somebody else has installed it
 		j.State, j.UpdatedAt, j.EndedAt = succeeded, now, &now
 	case away:
 		return true
-	case j.State == asked && m.Connected && quiet > askAgain && now.Sub(j.StartedAt) < slowest:
+	case j.State == asked && m.Connected && quiet > askAgain && tried < slowest:
 		return true // nobody is asked now
-	case m.Connected && (quiet > slowest || j.State == asked && now.Sub(j.StartedAt) >= slowest):
-		j.end(failed, now, deploy.ReasonOf(deploy.UpgradeFailed, "it has told nothing for "+slowest.String()))
+	case m.Connected && (quiet > slowest || j.State == asked && tried >= slowest):
+		j.wait(deploy.ReasonOf(deploy.UpgradeRefused, "it has told nothing for "+slowest.String()), now)
 	}
 	return false
 }
 
-// watch looks at a device that is through: one that was healthy before has to
-// be again.
-func (u *upgrades) watch(m *member, now time.Time) {
+// lose has a device asked again that had the version and has an older one: a
+// snapshot was put back, or somebody has installed it. It is not asked for ever.
+func (u *upgrades) lose(m *member, now time.Time) {
 	j := m.job
-	watched := u.rollout.State == Running || now.Sub(*j.EndedAt) < probation+grace
-	if !watched || !j.WasHealthy || !m.Connected || m.Healthy || !m.Reported.After(*j.EndedAt) {
+	since, ok := u.lost[m.ID]
+	if !ok {
+		u.lost[m.ID] = now
+		return
+	}
+	if now.Sub(since) < lostAfter {
+		return
+	}
+	delete(u.lost, m.ID)
+	if j.Lost++; j.Lost > mostLost {
+		j.end(failed, now, deploy.ReasonOf(deploy.UpgradeFailed, fmt.Sprintf("it had version %s and has %s again, %d times", j.ToVersion, m.Version, j.Lost)))
+		return
+	}
+	j.State, j.Reason, j.UpdatedAt, j.EndedAt = waiting, nil, now, nil
+}
+
+// watch looks at a device that is through: it has to stay, and one that was
+// healthy before has to be again. What it lacked is not forgotten while it is
+// away: one that comes and goes would never be unwell for long.
+func (u *upgrades) watch(m *member, now, up time.Time) {
+	j, running := m.job, u.rollout.State == Running
+	ended := *j.EndedAt
+	unwell := func(detail string) {
+		delete(u.unwell, m.ID)
+		j.end(unhealthy, now, deploy.ReasonOf(deploy.UpgradeUnhealthy, detail))
+		j.EndedAt = &ended
+	}
+	ill := u.unwell[m.ID]
+	switch gone := m.LastSeen.Sub(ended); {
+	case !m.Connected && (gone < probation || running && gone < watched) && min(now.Sub(m.LastSeen), now.Sub(up)) > comeback:
+		unwell("it has not come back for " + comeback.String())
+		return
+	case !m.Connected:
+		if ill.total > 0 || !ill.seen.IsZero() {
+			u.unwell[m.ID] = illness{total: ill.total}
+		}
+		return
+	case !running && now.Sub(ended) >= probation+grace, !j.WasHealthy, m.Healthy, !m.Reported.After(ended):
 		delete(u.unwell, m.ID)
 		return
 	}
-	since, ok := u.unwell[m.ID]
-	if !ok {
-		u.unwell[m.ID] = now
+	if !ill.seen.IsZero() {
+		ill.total += now.Sub(ill.seen)
+	}
+	if ill.seen = now; ill.total >= grace {
+		unwell(short(m.Problem))
 		return
 	}
-	if now.Sub(since) >= grace {
-		ended := *j.EndedAt
-		j.end(unhealthy, now, deploy.ReasonOf(deploy.UpgradeUnhealthy, short(m.Problem)))
-		j.EndedAt = &ended
-	}
+	u.unwell[m.ID] = ill
 }
 
 // bound is how many devices of a ring may end badly before it is too many: in
@@ -362,16 +500,17 @@ func (e *Engine) halt(ctx context.Context, u *upgrades, why deploy.Reason) error
 func (m *member) ready(u *upgrades, now time.Time) bool {
 	r := u.rollout
 	switch {
-	case m.to == "" || !m.Connected || !m.Open || m.busy:
+	case m.to == "" || !m.Connected || !m.Open || m.busy || m.lacks != nil:
 		return false
 	case r.Origin == "" && (m.ring < 0 || r.State == Running && m.ring > r.Ring):
 		return false
 	}
 	// One that could not be told may have got another agent meanwhile.
-	return m.job == nil || m.job.State == waiting && (m.job.FromVersion != m.Version || now.Sub(m.job.UpdatedAt) > tooOldAgain)
+	return m.job == nil || m.job.State == waiting && (m.job.FromVersion != m.Version || now.Sub(m.job.UpdatedAt) >= m.job.patience())
 }
 
-// dispatch asks those whose turn it is.
+// dispatch asks those whose turn it is. Those that could not begin the last
+// time come last, so that they keep nobody waiting.
 func (e *Engine) dispatch(ctx context.Context, u *upgrades, list []member) error {
 	room, now := e.cfg.AtOnce, e.now()
 	for _, m := range list {
@@ -379,23 +518,36 @@ func (e *Engine) dispatch(ctx context.Context, u *upgrades, list []member) error
 			room--
 		}
 	}
-	for i := range list {
-		m := &list[i]
-		if room <= 0 || !m.ready(u, now) {
-			continue
+	for _, again := range []bool{false, true} {
+		for i := range list {
+			m := &list[i]
+			if room <= 0 || m.job.held() != again || !m.ready(u, now) {
+				continue
+			}
+			if err := e.order(ctx, u, m, now); err != nil {
+				return err
+			}
+			room--
 		}
-		j := &job{
-			RolloutID: u.rollout.ID, DeviceID: m.ID, ID: newID(), Ring: ringIDs[max(m.ring, 0)], State: asked, FromVersion: m.Version, ToVersion: m.to,
-			WasHealthy: m.Healthy, StartedAt: now, UpdatedAt: now,
-		}
-		if err := e.keep(ctx, e.cfg.DB, j); err != nil {
-			return err
-		}
-		u.jobs[m.ID], m.job = j, j
-		room--
-		e.ask(ctx, u, j)
-		e.cfg.Changed(u.organization)
 	}
+	return nil
+}
+
+// order notes the job of a device, and asks it.
+func (e *Engine) order(ctx context.Context, u *upgrades, m *member, now time.Time) error {
+	j := &job{
+		RolloutID: u.rollout.ID, DeviceID: m.ID, ID: newID(), Ring: ringIDs[max(m.ring, 0)], State: asked, FromVersion: m.Version, ToVersion: m.to,
+		WasHealthy: m.Healthy, StartedAt: now, UpdatedAt: now,
+	}
+	if m.job != nil {
+		j.Waited, j.Lost = m.job.Waited, m.job.Lost
+	}
+	if err := e.keep(ctx, e.cfg.DB, j); err != nil {
+		return err
+	}
+	u.jobs[m.ID], m.job = j, j
+	e.ask(ctx, u, j)
+	e.cfg.Changed(u.organization)
 	return nil
 }
 
@@ -408,47 +560,52 @@ func (u *upgrades) through(list []member, ring int, now time.Time) (quiet, speak
 			continue
 		}
 		switch {
-		case m.job.active(), m.busy:
+		case m.job.active() && !m.job.held(), m.busy:
 			quiet = false
 		case m.job != nil && m.job.State == succeeded && now.Sub(*m.job.EndedAt) < probation:
 			quiet = false
-		case m.to != "" && m.Connected && !m.silent(now) && !m.job.bad():
+		case m.to != "" && m.Connected && !m.silent && !m.job.bad():
 			quiet = false // also when its window is shut: it is waited for
 		}
-		if m.ring != ring || m.silent(now) {
+		if m.ring != ring || m.silent {
 			continue
 		}
 		empty = false
-		speaks = speaks || m.to == "" && !m.job.bad()
+		speaks = speaks || m.speaks(u.rollout.StartedAt, now)
 	}
 	return quiet, speaks, empty
 }
 
-// advance goes to the next ring when its time has come.
+// untried reports whether devices are to get a version and none of them can
+// speak for it. It is not through then: the first that can would not be alone.
+func untried(list []member) bool {
+	wants := func(m member) bool { return m.to != "" }
+	return slices.ContainsFunc(list, wants) && !slices.ContainsFunc(list, func(m member) bool { return !m.silent })
+}
+
+// advance goes to the next ring when its time has come. Only what is quiet
+// without a break is a soak.
 func (e *Engine) advance(ctx context.Context, u *upgrades, list []member) error {
 	r, now := u.rollout, e.now()
 	if r.State != Running {
 		return nil
 	}
 	last := len(ringIDs) - 1
-	ring := r.Ring
-	if r.Origin != "" {
+	ring, back := r.Ring, r.Origin != ""
+	if back {
 		ring = last
 	}
 	quiet, speaks, empty := u.through(list, ring, now)
-	if r.Origin != "" {
-		speaks = true
-	}
-	if !quiet || !empty && !speaks {
-		return nil
-	}
+	quiet = quiet && (back || empty && !untried(list) || speaks)
 	soak := time.Duration(u.settings.Rings[ring].SoakMinutes) * time.Minute
-	over := empty || r.Origin != "" || r.QuietSince != nil && now.Sub(*r.QuietSince) >= soak || soak == 0
-	if !over && r.QuietSince != nil {
+	over := quiet && (empty || back || soak == 0 || r.QuietSince != nil && now.Sub(*r.QuietSince) >= soak)
+	if !over && quiet == (r.QuietSince != nil) {
 		return nil
 	}
 	return e.change(ctx, u, func(ctx context.Context, tx bun.IDB) error {
 		switch {
+		case !quiet:
+			r.QuietSince = nil
 		case !over:
 			r.QuietSince = &now
 		case ring == last:

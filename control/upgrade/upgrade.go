@@ -39,6 +39,8 @@ type Device struct {
 	ID        event.DeviceID
 	Name      string
 	Version   string   // of the agent
+	Form      string   // of the package that it was installed from, "" when it is not known
+	Arch      string   // "" when it is not known
 	Groups    []string // ids of the device groups that it is in
 	Connected bool
 	LastSeen  time.Time
@@ -58,8 +60,9 @@ type Config struct {
 	Devices func(organization string) []Device
 	// Newest returns the newest version that the repository offers, "" for none.
 	Newest func() string
-	// Offers reports whether the repository offers a version.
-	Offers func(version string) bool
+	// Offers reports whether the repository offers a version in a form for a
+	// processor; "" is any.
+	Offers func(version, form, arch string) bool
 	// Send asks a device to upgrade itself. Errors: fault.Unavailable when it is
 	// not connected, fault.Unsupported when its agent cannot.
 	Send func(ctx context.Context, device event.DeviceID, u deploy.Upgrade) error
@@ -91,8 +94,18 @@ const (
 	grace     = 2 * time.Minute
 	// forgotten is after which silence nobody waits for a device.
 	forgotten = 7 * 24 * time.Hour
-	// tooOldAgain is when a device is asked again that could not be told.
+	// watched is for how long a device that is through counts when it goes and
+	// does not come back: later, machines are switched off for other reasons.
+	watched = 24 * time.Hour
+	// tooOldAgain is when a device is asked again that could not be told, and
+	// heldAgain when one is that could not begin.
 	tooOldAgain = time.Hour
+	heldAgain   = 10 * time.Minute
+	// lostAfter is for how long a device has to be seen with an older version
+	// than it was upgraded to before it is asked again, and mostLost how often
+	// it is.
+	lostAfter = 5 * time.Minute
+	mostLost  = 3
 )
 
 // Engine rolls versions out. It is safe for concurrent use.
@@ -100,6 +113,7 @@ type Engine struct {
 	cfg   Config
 	wake  chan struct{} // capacity 1
 	tasks sync.WaitGroup
+	up    time.Time // since when devices can connect, by the clock of Config
 
 	mu  sync.Mutex
 	all map[string]*upgrades // by organization
@@ -109,11 +123,30 @@ type Engine struct {
 type upgrades struct {
 	organization string
 	settings     Saved
-	rollout      *rollout // nil before the first
+	rollout      *rollout   // nil before the first
+	past         []*rollout // those before it
 	jobs         map[event.DeviceID]*job
 	before       map[event.DeviceID]*job // of the rollout that is taken back
 	beforeOf     string                  // the version of it
-	unwell       map[event.DeviceID]time.Time
+	unwell       map[event.DeviceID]illness
+	lost         map[event.DeviceID]time.Time // since when they are seen with an older version again
+}
+
+// illness is how unwell a device has been since its upgrade. Only what is seen
+// counts: it may be away in between.
+type illness struct {
+	seen  time.Time // at the last look; zero when it was away
+	total time.Duration
+}
+
+// follows makes a rollout the one that counts, and nothing is known of its
+// devices yet.
+func (u *upgrades) follows(r *rollout) {
+	if u.rollout != nil {
+		u.past = append(u.past, u.rollout)
+	}
+	u.rollout, u.jobs, u.before, u.beforeOf = r, map[event.DeviceID]*job{}, nil, ""
+	u.unwell, u.lost = map[event.DeviceID]illness{}, map[event.DeviceID]time.Time{}
 }
 
 // Open reads the rollouts from a migrated database.
@@ -128,6 +161,7 @@ func Open(ctx context.Context, cfg Config) (*Engine, error) {
 		cfg.AtOnce = 20
 	}
 	e := &Engine{cfg: cfg, wake: make(chan struct{}, 1), all: map[string]*upgrades{}}
+	e.up = e.now()
 	if err := e.load(ctx); err != nil {
 		return nil, fmt.Errorf("read the upgrades: %w", err)
 	}
@@ -170,7 +204,7 @@ func (e *Engine) Run(ctx context.Context) error {
 func (e *Engine) of(organization string) *upgrades {
 	u := e.all[organization]
 	if u == nil {
-		u = &upgrades{organization: organization, settings: defaults(), jobs: map[event.DeviceID]*job{}, unwell: map[event.DeviceID]time.Time{}}
+		u = &upgrades{organization: organization, settings: defaults()}
 		e.all[organization] = u
 	}
 	return u
@@ -207,9 +241,9 @@ func (e *Engine) refused(ctx context.Context, u *upgrades, rollout string, devic
 	case fault.Is(cause, fault.Unavailable):
 		return e.drop(ctx, u, j) // away: it waits
 	case fault.Is(cause, fault.Unsupported):
-		j.State, j.Reason, j.UpdatedAt = waiting, new(deploy.ReasonOf(deploy.UpgradeTooOld, "")), e.now()
-	default:
-		j.end(failed, e.now(), deploy.ReasonOf(deploy.UpgradeFailed, short(cause.Error())))
+		j.wait(deploy.ReasonOf(deploy.UpgradeTooOld, ""), e.now())
+	default: // what it did not begin says nothing about the version
+		j.wait(deploy.ReasonOf(deploy.UpgradeRefused, short(cause.Error())), e.now())
 	}
 	return e.keep(ctx, e.cfg.DB, j)
 }

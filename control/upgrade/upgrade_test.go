@@ -233,7 +233,7 @@ func TestAway(t *testing.T) {
 
 func TestWindowsPlansAndOldAgents(t *testing.T) {
 	f := newFleet(t, memory(t), 30)
-	f.versions = append(f.versions, "1.1.0")
+	f.versions = append(f.versions, "1.0.5", "1.1.0")
 	for i, h := range f.hosts {
 		h.Open, h.gone, h.tooOld = i%3 != 0, i%5 == 0, i%7 == 0
 	}
@@ -327,7 +327,8 @@ func TestRollback(t *testing.T) {
 	}
 	upgraded := len(f.orders)
 	f.must(f.engine.Rollback(t.Context(), org))
-	fresh := f.add("1.1.0") // was installed with it, and has no version from before
+	f.on(func(s *Settings) { s.Automatic = false }) // nothing else begins by itself
+	fresh := f.add("1.1.0")                         // was installed with it, and has no version from before
 	f.open()
 	for range 30 {
 		f.pass(time.Minute)
@@ -354,13 +355,25 @@ func TestRollback(t *testing.T) {
 	if version, avoid := f.engine.Wanted(org); version != "1.0.0" || avoid != "1.1.0" {
 		t.Errorf("new machines get %q and not %q", version, avoid)
 	}
-	if diff := cmp.Diff([]string{"upgrade.change", "upgrade.rollback"}, f.audited); diff != "" {
+	if diff := cmp.Diff([]string{"upgrade.change", "upgrade.rollback", "upgrade.change"}, f.audited); diff != "" {
 		t.Error(diff)
 	}
 	n := len(f.orders)
-	f.pass(time.Hour)
-	if len(f.orders) != n {
-		t.Error("it begins again after the rollback")
+	f.on(nil)
+	for range 30 {
+		f.pass(6 * time.Minute)
+		f.finish(deploy.UpgradeStateSucceeded)
+	}
+	for _, o := range f.orders[n:] {
+		if o.order.Downgrade || o.order.Version != "1.0.0" || o.was != "0.9.0" {
+			t.Errorf("after the rollback only those that have something older than the target are asked: %+v", o)
+		}
+	}
+	if v := f.view(); v.State != Done || v.Rollback || v.Rollout != "1.0.0" || len(f.orders) == n {
+		t.Errorf("the target of the rollback is not reached: %+v", v)
+	}
+	if version, avoid := f.engine.Wanted(org); version != "1.0.0" || avoid != "1.1.0" {
+		t.Errorf("then new machines get %q and not %q", version, avoid)
 	}
 }
 

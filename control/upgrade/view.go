@@ -34,6 +34,13 @@ type View struct {
 	Current  string         `json:"current" doc:"the ring that is upgraded now"`
 	Halted   *deploy.Reason `json:"halted" doc:"why it has halted by itself"`
 	Progress []Progress     `json:"progress"`
+	Held     []Held         `json:"held" doc:"how many devices wait for something that nobody waits for, and why"`
+}
+
+// Held is how many devices wait for one reason.
+type Held struct {
+	Reason  deploy.Reason `json:"reason"`
+	Devices int           `json:"devices"`
 }
 
 // Get returns how the upgrades of an organization stand.
@@ -41,7 +48,7 @@ func (e *Engine) Get(organization string) View {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	u := e.of(organization)
-	v := View{Saved: u.settings, State: Idle, Progress: []Progress{}}
+	v := View{Saved: u.settings, State: Idle, Progress: []Progress{}, Held: []Held{}}
 	v.Rings = slices.Clone(v.Rings)
 	if r := u.rollout; r != nil {
 		v.State, v.Rollout, v.Rollback, v.Halted = r.State, r.Version, r.Origin != "", reasonOf(r.Halted)
@@ -61,6 +68,7 @@ func (e *Engine) Get(organization string) View {
 				continue
 			}
 			p.Devices++
+			v.hold(m.why())
 			switch m.stand() {
 			case standDone:
 				p.Done++
@@ -80,6 +88,32 @@ func (e *Engine) Get(organization string) View {
 		v.Progress = append(v.Progress, p)
 	}
 	return v
+}
+
+// hold counts a device that waits for a reason. The detail is that of one of
+// them.
+func (v *View) hold(why *deploy.Reason) {
+	if why == nil {
+		return
+	}
+	i := slices.IndexFunc(v.Held, func(h Held) bool { return h.Reason.ID == why.ID })
+	if i < 0 {
+		i, v.Held = len(v.Held), append(v.Held, Held{Reason: *why})
+	}
+	v.Held[i].Devices++
+}
+
+// why is what a device waits for that its ring does not, nil for nothing.
+func (m *member) why() *deploy.Reason {
+	switch {
+	case m.to == "" || m.stand() != standWaiting:
+		return nil
+	case m.job.held():
+		return m.job.Reason // while it is asked again there is none
+	case m.job.active():
+		return nil
+	}
+	return m.lacks
 }
 
 // What the numbers of a ring count.
@@ -169,6 +203,9 @@ func (m *member) line() Line {
 			l.EndedAt = new(*j.EndedAt)
 		}
 		l.StartedAt = new(j.StartedAt)
+	}
+	if why := m.why(); why != nil {
+		l.Reason = reasonOf(why)
 	}
 	if l.State == waiting && l.Reason == nil {
 		switch {
