@@ -15,7 +15,7 @@ func (a *api) upgradeRoutes() []rest.Route {
 		rest.JSON("PUT /api/v1/upgrades", access.ManagePlans, "Change which version the agents get, and in which rings", a.saveUpgrades),
 		rest.JSON("GET /api/v1/upgrades/devices", access.ReadDevices, "Devices of the upgrade, ring by ring, with how far each is and why not further", a.upgradeDevices),
 		rest.JSON("POST /api/v1/upgrades/halt", access.ManagePlans, "Let no further device begin", a.upgradeAct((*upgrade.Engine).Halt)),
-		rest.JSON("POST /api/v1/upgrades/resume", access.ManagePlans, "Go on where the upgrade was halted; what failed is tried again", a.upgradeAct((*upgrade.Engine).Resume)),
+		rest.JSON("POST /api/v1/upgrades/resume", access.ManagePlans, "Go on where the upgrade was halted, or where devices failed without halting it; what failed is tried again", a.upgradeAct((*upgrade.Engine).Resume)),
 		rest.JSON("POST /api/v1/upgrades/rollback", access.ManagePlans, "Give devices that were upgraded the version back that they had", a.upgradeAct((*upgrade.Engine).Rollback)),
 	}
 }

@@ -40,6 +40,14 @@ type Upgrades struct {
 	Current   string         `json:"current"` // the ring
 	Halted    *deploy.Reason `json:"halted"`
 	Progress  []RingProgress `json:"progress"`
+	// Held is how many devices wait for something that nobody waits for.
+	Held []UpgradeHeld `json:"held"`
+}
+
+// UpgradeHeld is how many devices wait for one reason.
+type UpgradeHeld struct {
+	Reason  deploy.Reason `json:"reason"`
+	Devices int           `json:"devices"`
 }
 
 // UpgradeChange is what somebody saves.

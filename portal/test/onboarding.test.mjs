@@ -341,7 +341,11 @@ test('upgrades: why it halted, the gap, and what is decided', async () => {
   await page.getByText('Less healthy since the upgrade').waitFor()
   assert.match(await at('ring-progress').nth(1).innerText(), /Early[\s\S]*60[\s\S]*17[\s\S]*40[\s\S]*3[\s\S]*398 ms[\s\S]*2,104 ms/)
   assert.match(await text('repository-root'), /Version 1, until/)
+  assert.match(await text('upgrade-held'), /^2 devices wait/)
   await at('upgrade-resume').click()
+  await at('confirm').click()
+  await page.locator('[data-testid=upgrade-state]').filter({ hasText: 'Running' }).waitFor()
+  await at('upgrade-retry').click() // some have failed without halting it
   await at('confirm').click()
   await page.locator('[data-testid=upgrade-state]').filter({ hasText: 'Running' }).waitFor()
   await at('upgrade-halt').click()

@@ -35,6 +35,8 @@ export interface Upgrades extends UpgradeSettings {
   current: string
   halted: Reason | null
   progress: RingProgress[]
+  /** How many devices wait for something that nobody waits for, and why. */
+  held: { reason: Reason; devices: number }[]
 }
 
 interface Signed {

@@ -31,7 +31,7 @@ const useStyles = makeStyles({
 
 const tones: Record<string, Tone> = { idle: 'neutral', running: 'busy', halted: 'bad', done: 'good' }
 
-type Asking = 'halt' | 'resume' | 'rollback'
+type Asking = 'halt' | 'resume' | 'retry' | 'rollback'
 
 /** Which version the agents get, in which order, and how that goes. */
 export default function Upgrades() {
@@ -65,10 +65,11 @@ function Progress({ view, set, reload }: { view: View; set: (view: View) => void
   const may = useMay('plans.manage')
   const [asking, setAsking] = useState<Asking>()
   const [busy, setBusy] = useState(false)
-  const calls = { halt: haltUpgrades, resume: resumeUpgrades, rollback: rollBackUpgrades }
+  const calls = { halt: haltUpgrades, resume: resumeUpgrades, retry: resumeUpgrades, rollback: rollBackUpgrades }
   const words = {
     halt: { title: t('upgrade.haltTitle'), text: t('upgrade.haltText'), act: t('upgrade.halt') },
     resume: { title: t('upgrade.resumeTitle'), text: t('upgrade.resumeText'), act: t('upgrade.resume') },
+    retry: { title: t('upgrade.retryTitle'), text: t('upgrade.retryText'), act: t('upgrade.retry') },
     rollback: { title: t('upgrade.rollbackTitle'), text: t('upgrade.rollbackText'), act: t('upgrade.rollback') },
   }
   const act = (what: Asking) => {
@@ -92,6 +93,7 @@ function Progress({ view, set, reload }: { view: View; set: (view: View) => void
         <div className={styles.acts}>
           {view.state === 'running' && <Button disabled={busy} onClick={() => setAsking('halt')} data-testid="upgrade-halt">{t('upgrade.halt')}</Button>}
           {view.state === 'halted' && <Button appearance="primary" disabled={busy} onClick={() => setAsking('resume')} data-testid="upgrade-resume">{t('upgrade.resume')}</Button>}
+          {(view.state === 'running' || view.state === 'done') && view.progress.some((p) => p.failed > 0) && <Button disabled={busy} onClick={() => setAsking('retry')} data-testid="upgrade-retry">{t('upgrade.retry')}</Button>}
           {view.state !== 'idle' && <Button disabled={busy} onClick={() => setAsking('rollback')} data-testid="upgrade-rollback">{t('upgrade.rollback')}</Button>}
         </div>
       )}
@@ -102,7 +104,7 @@ function Progress({ view, set, reload }: { view: View; set: (view: View) => void
         {view.current !== '' && view.state !== 'done' && <Text>{t('upgrade.inRing', { ring: name('ring', view.current) })}</Text>}
         {view.target !== 'newest' && <RouteLink to={`/devices?agentVersion=${encodeURIComponent(view.target)}`}>{t('upgrade.devicesAt', { version: view.target })}</RouteLink>}
       </div>
-      {view.halted && <ReasonNote reason={view.halted} intent="error" />}
+      {view.halted && <ReasonNote reason={view.halted} intent={view.halted.id === 'upgrade_replaced' ? 'warning' : 'error'} />}
       {view.state === 'halted' && !view.halted && <MessageBar intent="warning"><MessageBarBody>{t('upgrade.haltedByHand')}</MessageBarBody></MessageBar>}
       <PlainTable<RingProgress>
         label={t('upgrade.progress')} items={view.progress} rowId={(p) => p.ring} rowTestid="ring-progress"
@@ -121,6 +123,9 @@ function Progress({ view, set, reload }: { view: View; set: (view: View) => void
           { id: 'worst', header: t('upgrade.gapWorst'), tight: true, cell: (p) => (p.gapMs && p.done > 0 ? ms(p.gapMs.worst) : <span className={styles.dim}>–</span>) },
         ]}
       />
+      {view.held.map((h) => (
+        <ReasonNote key={h.reason.id} reason={h.reason} intent="info"><span data-testid="upgrade-held">{t('upgrade.held', { count: h.devices, number: format.number(h.devices) })}</span></ReasonNote>
+      ))}
       <Text size={200} className={styles.dim}>{t('upgrade.gapText')}</Text>
       {asking && <Confirm {...words[asking]} confirm={() => act(asking)} close={() => setAsking(undefined)} />}
     </Panel>
