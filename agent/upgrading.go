@@ -189,7 +189,7 @@ func runUpgrade(ctx context.Context, args []string) error {
 	log, _ := newLog("upgrade")
 	cfg := Config{State: *state, Socket: socketFor(*state)}
 	in := upgrade.NewInstaller(upgrade.InstallerConfig{
-		Dir: cfg.upgrades(), Verify: cfg.verifyStaged, Manager: upgrade.ManagerOf, Service: upgrade.ServiceNow, Start: upgrade.StartService, Log: log,
+		Dir: cfg.upgrades(), Verify: cfg.verifyStaged, Manager: upgrade.ManagerOf, Service: upgrade.ServiceNow, Start: upgrade.StartService, Reach: cfg.reach, Log: log,
 		Probe: func(ctx context.Context) (health.Report, error) {
 			c, err := localapi.Dial(ctx, cfg.Socket)
 			if err != nil {
@@ -203,6 +203,27 @@ func runUpgrade(ctx context.Context, args []string) error {
 		return err
 	}
 	return dropCopy()
+}
+
+// reach tries whether the control plane answers this program. An identity that
+// cannot be used is nothing that would pass by itself: it is no error here.
+func (c Config) reach(ctx context.Context, proxy string) error {
+	way, err := link.ParseProxy(proxy)
+	if err != nil {
+		return nil
+	}
+	var unanswered error
+	enough := errors.New("what comes after that does not matter")
+	_ = link.Test(ctx, c.State, way, time.Now, func(s link.Step) error {
+		if !s.OK {
+			unanswered = fault.New(fault.Unavailable, "%s %s: %s", s.Name, s.Target, s.Detail)
+		}
+		if !s.OK || s.Name == "protocol" {
+			return enough
+		}
+		return nil
+	})
+	return unanswered
 }
 
 // verifyStaged checks a package once more, against what was signed: the agent

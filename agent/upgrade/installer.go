@@ -39,6 +39,9 @@ type InstallerConfig struct {
 	Service func(ctx context.Context) (Service, error)
 	// Start has the service manager start the agent, if it does not run.
 	Start func(ctx context.Context) error
+	// Reach tries whether this program, which is the one from before, reaches
+	// the control plane through a proxy, "" for none.
+	Reach func(ctx context.Context, proxy string) error
 	Log   *slog.Logger
 	Times Times
 }
@@ -56,13 +59,14 @@ type Times struct {
 	Well   time.Duration // for a version to be well
 	Settle time.Duration // that it has to stay so
 	Again  time.Duration // between attempts
+	Alone  time.Duration // to wait for a control plane that nobody reaches
 }
 
 func (t *Times) complete() {
 	for _, d := range []struct {
 		at   *time.Duration
 		unit time.Duration
-	}{{&t.Lock, 10 * time.Minute}, {&t.Before, 30 * time.Second}, {&t.Well, 2 * time.Minute}, {&t.Settle, 5 * time.Second}, {&t.Again, 2 * time.Second}} {
+	}{{&t.Lock, 10 * time.Minute}, {&t.Before, 30 * time.Second}, {&t.Well, 2 * time.Minute}, {&t.Settle, 5 * time.Second}, {&t.Again, 2 * time.Second}, {&t.Alone, 24 * time.Hour}} {
 		if *d.at == 0 {
 			*d.at = d.unit
 		}
@@ -74,6 +78,7 @@ const (
 	mostAttempts = 5 // at a step, by processes that were killed at it too
 	mostRestarts = 3 // of a version that has not answered yet
 	probeEvery   = 100 * time.Millisecond
+	reachEvery   = 10 * time.Second
 	probeLimit   = 5 * time.Second
 	installLimit = 10 * time.Minute
 )
@@ -317,63 +322,89 @@ func (in *Installer) ask(ctx context.Context) (health.Report, error) {
 
 // well waits until a version answers and lacks nothing that the agent had
 // before, and stays so for a while. The error says what it lacks.
+//
+// That nothing but the link is missing says nothing about the version as long
+// as the program from before does not reach the control plane either. The
+// version has its time from when that ends: the link pauses between attempts.
 func (in *Installer) well(ctx context.Context, j *journal, version string) error {
-	limit, answered := time.Now().Add(in.cfg.Times.Well), false
+	began, tried, answered := time.Now(), time.Time{}, false
+	limit, between := began.Add(in.cfg.Times.Well), probeEvery
 	for {
 		lacks, err := in.settles(ctx, j, version, &answered)
-		if err != nil || lacks == "" {
+		if err != nil || lacks.text == "" {
 			return err
 		}
+		if lacks.link && time.Since(tried) >= reachEvery {
+			between = probeEvery
+			if err := in.cfg.Reach(ctx, j.Before.Proxy); err != nil && ctx.Err() == nil {
+				between = in.cfg.Times.Again
+				if time.Since(began) > in.cfg.Times.Alone {
+					in.cfg.Log.Warn("nobody reaches the control plane; the version is well without it", "version", version, "error", err)
+					return nil
+				}
+				limit = time.Now().Add(2 * in.cfg.Times.Well)
+			}
+			tried = time.Now()
+		}
 		if time.Now().After(limit) {
-			return errors.New(lacks)
+			return errors.New(lacks.text)
 		}
 		if s, err := in.cfg.Service(ctx); err == nil && !answered && s.Restarts >= mostRestarts {
 			return fmt.Errorf("it ended %d times before it answered; journalctl -u komainu-agent says why", s.Restarts)
 		}
-		if err := pause(ctx, probeEvery); err != nil {
+		if err := pause(ctx, between); err != nil {
 			return err
 		}
 	}
 }
 
+// lack is what was well before and is not now.
+type lack struct {
+	text string // "" for nothing
+	link bool   // nothing but the link to the control plane
+}
+
 // settles looks at an agent for as long as it has to stay well, and says what
 // it lacks.
-func (in *Installer) settles(ctx context.Context, j *journal, version string, answered *bool) (string, error) {
+func (in *Installer) settles(ctx context.Context, j *journal, version string, answered *bool) (lack, error) {
 	for until := time.Now().Add(in.cfg.Times.Settle); ; {
 		report, err := in.ask(ctx)
 		switch {
 		case err != nil:
-			return "it does not answer: " + err.Error(), ctx.Err()
+			return lack{text: "it does not answer: " + err.Error()}, ctx.Err()
 		case report.AppVersion != version:
-			return fmt.Sprintf("version %s answers instead of %s", report.AppVersion, version), nil
+			return lack{text: fmt.Sprintf("version %s answers instead of %s", report.AppVersion, version)}, nil
 		}
 		*answered = true
-		if lacks := lacking(j.Before, &report); lacks != "" || time.Now().After(until) {
+		if lacks := lacking(j.Before, &report); lacks.text != "" || time.Now().After(until) {
 			return lacks, nil
 		}
 		if err := pause(ctx, probeEvery); err != nil {
-			return "", err
+			return lack{}, err
 		}
 	}
 }
 
 // lacking says what was well before and is not now.
-func lacking(before, now *health.Report) string {
+func lacking(before, now *health.Report) lack {
 	if before == nil {
-		return ""
+		return lack{}
 	}
 	had := map[string]bool{}
 	for _, c := range before.Conditions {
 		had[c.Part] = c.State == health.OK
 	}
 	var lacks []string
+	link := true
 	for _, c := range now.Conditions {
 		if had[c.Part] && c.State != health.OK {
 			lacks = append(lacks, fmt.Sprintf("%s is %s: %s", c.Part, c.State, c.Reason))
+			link = link && c.Part == "link"
 		}
 	}
 	if before.RealTimeEnabled && !now.RealTimeEnabled {
 		lacks = append(lacks, "real-time protection is off")
+		link = false
 	}
-	return strings.Join(lacks, "; ")
+	return lack{strings.Join(lacks, "; "), link && len(lacks) > 0}
 }

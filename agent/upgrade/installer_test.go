@@ -1,0 +1,118 @@
+package upgrade
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"komainu/deploy"
+	"komainu/health"
+)
+
+// site is a pretend host on which an upgrade has been handed over.
+type site struct {
+	dir     string
+	version string // that runs
+	lacks   func() []string
+	reaches func() bool // the program from before, the control plane
+}
+
+// Busy implements Manager.
+func (s *site) Busy() bool { return false }
+
+// Install implements Manager: the file is named after what is in it.
+func (s *site) Install(_ context.Context, file string) error {
+	s.version = map[string]string{newFile: "1.2.0", oldFile: "1.1.0"}[filepath.Base(file)]
+	return nil
+}
+
+func (s *site) probe(context.Context) (health.Report, error) {
+	r := health.Report{AppVersion: s.version, RealTimeEnabled: true, Proxy: "proxy"}
+	for _, part := range []string{"link", "sensor"} {
+		c := health.Condition{Part: part, State: health.OK}
+		if s.version == "1.2.0" {
+			for _, lacks := range s.lacks() {
+				if lacks == part {
+					c.State, c.Code = health.Starting, health.NoConnection
+				}
+			}
+		}
+		r.Conditions = append(r.Conditions, c)
+	}
+	return r, nil
+}
+
+// upgrade makes the upgrade and returns how it ended, and after which time.
+func (s *site) upgrade(t *testing.T) (deploy.UpgradeState, time.Duration) {
+	t.Helper()
+	s.dir, s.version = t.TempDir(), "1.1.0"
+	j := journal{Status: deploy.UpgradeStatus{ID: "u", From: "1.1.0", To: "1.2.0"}, Step: StepPrepare, New: Package{Version: "1.2.0"}, Old: Package{Version: "1.1.0"}}
+	if err := errors.Join(j.save(s.dir), os.WriteFile(filepath.Join(s.dir, goFile), nil, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	in := NewInstaller(InstallerConfig{
+		Dir: s.dir, Log: slog.New(slog.DiscardHandler), Probe: s.probe, Times: Times{Alone: 2 * time.Hour},
+		Verify:  func(Package, time.Time, *os.Root, string) error { return nil },
+		Manager: func(string) (Manager, error) { return s, nil },
+		Service: func(context.Context) (Service, error) { return Service{}, nil },
+		Start:   func(context.Context) error { return nil },
+		Reach: func(_ context.Context, proxy string) error {
+			if proxy != "proxy" {
+				t.Errorf("it is reached through %q", proxy)
+			}
+			if !s.reaches() {
+				return errors.New("connection refused")
+			}
+			return nil
+		},
+	})
+	began := time.Now()
+	if err := in.Run(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	j, err := loadJournal(s.dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return j.Status.State, time.Since(began)
+}
+
+// TestNoLink: a version without a link goes back when the program from before
+// has one, and waits when nobody has.
+func TestNoLink(t *testing.T) {
+	type table struct {
+		lacks   func(age time.Duration) []string
+		reaches func(age time.Duration) bool
+		want    deploy.UpgradeState
+		took    time.Duration // about
+	}
+	link := func(time.Duration) []string { return []string{"link"} }
+	never := func(time.Duration) bool { return false }
+	for what, c := range map[string]table{
+		"well":                      {func(time.Duration) []string { return nil }, never, deploy.UpgradeStateSucceeded, 0},
+		"it alone has none":         {link, func(time.Duration) bool { return true }, deploy.UpgradeStateRolledBack, 2 * time.Minute},
+		"nobody has one":            {link, never, deploy.UpgradeStateSucceeded, 2 * time.Hour},
+		"it lacks something beside": {func(time.Duration) []string { return []string{"link", "sensor"} }, never, deploy.UpgradeStateRolledBack, 2 * time.Minute},
+		"until it comes back": {func(age time.Duration) []string {
+			if age < 61*time.Minute {
+				return []string{"link"}
+			}
+			return nil
+		}, func(age time.Duration) bool { return age > time.Hour }, deploy.UpgradeStateSucceeded, time.Hour},
+		"it alone has none after it": {link, func(age time.Duration) bool { return age > time.Hour }, deploy.UpgradeStateRolledBack, time.Hour + 4*time.Minute},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			began := time.Now()
+			s := &site{lacks: func() []string { return c.lacks(time.Since(began)) }, reaches: func() bool { return c.reaches(time.Since(began)) }}
+			state, took := s.upgrade(t)
+			if state != c.want || took < c.took-time.Minute || took > c.took+2*time.Minute {
+				t.Errorf("%s: %s after %s, want %s after %s", what, state, took, c.want, c.took)
+			}
+		})
+	}
+}
