@@ -277,7 +277,10 @@ func (f *fleet) check() {
 	}
 	for _, l := range f.engine.Devices(org, Query{}) {
 		if slices.Contains([]string{"asked", "fetching", "ready", "installing", "probation"}, l.State) {
-			active++
+			// One that was given up after hours of silence may go on all the same.
+			if j := f.engine.all[org].jobs[event.DeviceID(l.Device.ID)]; !j.Waited {
+				active++
+			}
 		}
 		if l.Reason != nil && l.Reason.Text == "<b>not ours</b>" {
 			f.t.Fatal("a text of a device is shown as ours")

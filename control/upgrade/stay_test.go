@@ -268,3 +268,15 @@ func TestControlPlaneWasAway(t *testing.T) {
 		}
 	}
 }
+
+// TestPlanOffInTheMiddle: a device whose plan is switched off while it is
+// upgraded is still at it.
+func TestPlanOffInTheMiddle(t *testing.T) {
+	f := begun(t, 100, func(s *Settings) { s.Rings[0].Share = 20 })
+	n := len(f.orders)
+	f.host(f.orders[0].device).gone = true
+	f.pass(time.Minute)
+	if n != f.atOnce || len(f.orders) != n {
+		t.Errorf("%d were asked, then %d", n, len(f.orders))
+	}
+}

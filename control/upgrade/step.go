@@ -13,6 +13,7 @@ import (
 	"golang.org/x/mod/semver"
 
 	"komainu/deploy"
+	"komainu/event"
 )
 
 // member is a device as a rollout sees it.
@@ -513,9 +514,15 @@ func (m *member) ready(u *upgrades, now time.Time) bool {
 // time come last, so that they keep nobody waiting.
 func (e *Engine) dispatch(ctx context.Context, u *upgrades, list []member) error {
 	room, now := e.cfg.AtOnce, e.now()
+	here := map[event.DeviceID]bool{}
 	for _, m := range list {
-		if m.job.active() || m.busy {
+		if here[m.ID] = true; m.job.active() || m.busy {
 			room--
+		}
+	}
+	for id, j := range u.jobs {
+		if !here[id] && j.active() && now.Sub(j.UpdatedAt) < slowest {
+			room-- // its plan was switched off in the middle of it
 		}
 	}
 	for _, again := range []bool{false, true} {
