@@ -170,6 +170,12 @@ func short(text string) string { return text[:min(len(text), maxDetail)] }
 func (j *job) tell(s deploy.UpgradeStatus, now time.Time) bool {
 	gap := min(max(s.Gap, 0), maxGap)
 	switch {
+	case j.ended(): // what can still come is that protection was away for longer
+		if gap <= j.Gap {
+			return false
+		}
+		j.Gap = gap
+		return true
 	case !slices.Contains(deploy.UpgradeStates(), s.State), j.State == string(s.State) && j.Gap == gap:
 		return false
 	case j.State == waiting && (j.Reason == nil || s.State == deploy.UpgradeStateFailed):

@@ -261,7 +261,7 @@ func (e *Engine) Report(ctx context.Context, organization string, device event.D
 	if j == nil || j.ID != s.ID {
 		j = u.before[device]
 	}
-	if j == nil || j.ID != s.ID || j.ended() || !j.tell(s, e.now()) {
+	if j == nil || j.ID != s.ID || !j.tell(s, e.now()) {
 		return nil
 	}
 	if err := e.keep(ctx, e.cfg.DB, j); err != nil {
