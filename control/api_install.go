@@ -8,7 +8,6 @@ import (
 	"strings"
 	"time"
 
-	"komainu/control/content"
 	"komainu/control/rest"
 	"komainu/deploy"
 	"komainu/event"
@@ -45,8 +44,14 @@ func (a *api) installPlan(w http.ResponseWriter, r *http.Request) {
 		a.refuse(w, fault.Wrap(fault.Invalid, err, "the host is not understood"))
 		return
 	}
+	// Who has no identity yet installs what the owner of the repository gives.
+	owner, err := a.access.Organization(r.Context())
+	if err != nil {
+		a.refuse(w, err)
+		return
+	}
 	q := r.URL.Query()
-	answerPlan(w, a.planInstall(f, q.Get("image") == "yes", q.Get("force") == "yes", q.Get("despiteConflict") == "yes"))
+	answerPlan(w, a.planInstall(f, owner.ID, q.Get("image") == "yes", q.Get("force") == "yes", q.Get("despiteConflict") == "yes"))
 }
 
 func answerPlan(w http.ResponseWriter, lines []string) {
@@ -61,22 +66,15 @@ func planFailed(f *deploy.Failure) []string {
 
 // planInstall says what a host has to do. It decides as the engine does for
 // machines that connectors reach.
-func (a *api) planInstall(f deploy.Facts, image, force, despite bool) []string {
+func (a *api) planInstall(f deploy.Facts, owner string, image, force, despite bool) []string {
 	if image {
 		f.Image = false // it may be prepared anew
 	}
 	if problem := f.Check(deploy.Requirements{Now: time.Now(), Despite: despite}); problem != nil {
 		return planFailed(problem)
 	}
-	var p content.Package
-	ok := false
-	if a.known.repository != nil {
-		p, ok = a.known.repository.Newest(f.Manager, f.Architecture())
-	}
-	if !ok && f.Agent == "" {
-		return planFailed(deploy.Failf(deploy.NoPackage, "%s for %s", f.Manager, f.Architecture()))
-	}
 	enrol, lines := "yes", []string{}
+	var own event.DeviceID // that the host is and stays
 	if f.Device != "" && !image {
 		// Who asks about a device knows its id, which nobody guesses.
 		known, ours := a.devices.State(event.DeviceID(f.Device))
@@ -84,11 +82,19 @@ func (a *api) planInstall(f deploy.Facts, image, force, despite bool) []string {
 		case force || ours && known.Offboarded:
 			enrol = "force"
 		case ours:
-			enrol = "no"
+			enrol, own, owner = "no", event.DeviceID(f.Device), known.Organization
 		default:
 			return planFailed(deploy.Fail(deploy.EnrolledElsewhere, "its device id there is "+f.Device))
 		}
 		lines = append(lines, "device "+f.Device)
+	}
+	p, ok, why := a.known.given(owner, own, f.Agent, f.Manager, f.Architecture())
+	runs := f.Agent != "" && (f.Service == "active" || image)
+	if !ok && !runs {
+		p, ok = a.known.wanted(owner, f.Manager, f.Architecture()) // another version is better than none
+	}
+	if !ok && f.Agent == "" {
+		return planFailed(deploy.Failf(deploy.NoPackage, "%s for %s", f.Manager, f.Architecture()))
 	}
 	if image {
 		enrol = "boot"
@@ -96,7 +102,10 @@ func (a *api) planInstall(f deploy.Facts, image, force, despite bool) []string {
 	if !f.Verified() {
 		lines = append(lines, "note Releases are not tried on "+f.OSName+"; it should work.")
 	}
-	if !ok || f.Agent == p.Version && (f.Service == "active" || image) {
+	if why != "" {
+		lines = append(lines, "note The agent stays at "+f.Agent+": "+why+".")
+	}
+	if !ok || f.Agent == p.Version && runs {
 		return append(lines, "enrol "+enrol, "version "+f.Agent)
 	}
 	return append(lines, "enrol "+enrol, "version "+p.Version,

@@ -10,6 +10,7 @@ import (
 	"komainu/control/access"
 	"komainu/control/content"
 	"komainu/control/rest"
+	"komainu/event"
 	"komainu/fault"
 )
 
@@ -18,6 +19,7 @@ import (
 func (a *api) repositoryRoutes() []rest.Route {
 	return []rest.Route{
 		rest.JSON("GET /api/v1/repository", access.ReadPlans, "The signed repository: its packages, and how long its signatures last", a.repository),
+		rest.JSON("GET /api/v1/repository/wanted", access.ReadPlans, "The package that a host is to have, as its upgrades are rolled out", a.wantedPackage),
 		rest.Plain("POST /api/v1/repository/packages", access.ManagePlans, "Add a package of the agent; its file is the body, its parameters are name (of the file) and sha256", "application/json", a.addPackage),
 		rest.JSON("DELETE /api/v1/repository/packages/{id}", access.ManagePlans, "Take a version of the agent out of the repository", a.removePackages),
 		rest.JSON("POST /api/v1/repository/rotate", access.ManagePlans, "Replace the keys that sign the repository; agents follow by themselves", a.rotateRepository),
@@ -27,6 +29,34 @@ func (a *api) repositoryRoutes() []rest.Route {
 
 func (a *api) repository(context.Context, *struct{}) (content.Status, error) {
 	return a.known.repository.Status(), nil
+}
+
+type wantedPackageInput struct {
+	Format string         `query:"format" default:"deb" maxLength:"16" doc:"deb or rpm"`
+	Arch   string         `query:"arch" default:"amd64" maxLength:"16" doc:"amd64 or arm64"`
+	Has    string         `query:"has" maxLength:"64" doc:"version of the agent that is on the host"`
+	Device event.DeviceID `query:"device" maxLength:"64" doc:"that the host is and stays; none for one that enrols"`
+}
+
+// WantedPackage is the answer about a host.
+type WantedPackage struct {
+	Package *content.Package `json:"package" doc:"null when the repository has none that fits"`
+	Why     string           `json:"why" doc:"what keeps the host from a newer version, or empty"`
+}
+
+// wantedPackage tells whoever installs on hosts what the engine would install.
+func (a *api) wantedPackage(ctx context.Context, in *wantedPackageInput) (WantedPackage, error) {
+	organization := access.ActorOf(ctx).Organization
+	if in.Device != "" {
+		if d, ok := a.devices.State(in.Device); !ok || d.Organization != organization {
+			return WantedPackage{}, fault.New(fault.NotFound, "there is no device %s", in.Device)
+		}
+	}
+	p, ok, why := a.known.given(organization, in.Device, in.Has, in.Format, in.Arch)
+	if !ok {
+		return WantedPackage{Why: why}, nil
+	}
+	return WantedPackage{&p, why}, nil
 }
 
 // owner refuses an organization that the installation is not of.

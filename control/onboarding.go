@@ -140,11 +140,8 @@ func (o *onboarding) engineConfig(n neighbours, server string) onboard.Config {
 			protect, err := n.plans.Protects(ctx, organization, environment)
 			return onboard.Plan{Tier: n.plans.Tier(environment), Protect: protect}, err
 		},
-		Package: func(version, format, arch string) (onboard.Package, bool) {
-			p, ok := o.repository.Find(version, format, arch)
-			if version == "" {
-				p, ok = o.wanted(n.organization, format, arch)
-			}
+		Package: func(id event.DeviceID, has, format, arch string) (onboard.Package, bool) {
+			p, ok, _ := o.given(n.organization, id, has, format, arch)
 			return onboard.Package{Version: p.Version, SHA256: p.SHA256, Size: p.Size, URL: n.address + "/repository/" + content.File(p), Content: func() (io.ReadCloser, error) { return o.repository.Content(p) }}, ok
 		},
 		Pin: n.ids.Pin,

@@ -73,6 +73,20 @@ func (o *onboarding) upgradable(n neighbours, m device.Member, now time.Time) up
 	}
 }
 
+// given returns the package that a host is to have, whoever brings it there. A
+// host whose agent is a device keeps the version that it has until its rollout
+// comes to it; why says then what keeps it from a newer one. Others get what
+// new machines get.
+func (o *onboarding) given(organization string, id event.DeviceID, has, format, arch string) (p content.Package, ok bool, why string) {
+	if id == "" || has == "" {
+		p, ok = o.wanted(organization, format, arch)
+		return p, ok, ""
+	}
+	version, why := o.rollouts.Due(organization, id, has)
+	p, ok = o.repository.Find(version, format, arch)
+	return p, ok, why
+}
+
 // wanted returns the package that a new machine gets: the version that was
 // rolled out last, never one whose rollout was halted or taken back.
 func (o *onboarding) wanted(organization, format, arch string) (content.Package, bool) {

@@ -2,8 +2,15 @@ package control_test
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"fmt"
+	"io"
 	"log/slog"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -114,6 +121,38 @@ func (u *upgradable) tell(state deploy.UpgradeState, reason *deploy.Reason) {
 	u.link.Upgraded()
 }
 
+// installs wants all ways to give a host one version, or to leave the agent
+// that it has: the plan of the installer, and what komainuctl asks for.
+func installs(t *testing.T, p *plane, c *client.Client, device, has, want string) {
+	t.Helper()
+	lines := []string{"uid 0", "os debian", "os_version 12", "system Linux", "kernel 6.1.0", "arch x86_64", "init systemd", "manager deb", "reach ok"}
+	if has != "" {
+		lines = append(lines, "agent "+has, "service active", "device "+device)
+	}
+	body := deploy.Prefix + "fact " + strings.Join(lines, "\n"+deploy.Prefix+"fact ") + "\n" + deploy.Prefix + "done\n"
+	ca, err := os.ReadFile(filepath.Join(p.state, "keys", "ca.pem"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	pool := x509.NewCertPool()
+	pool.AppendCertsFromPEM(ca)
+	h := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool}}}
+	defer h.CloseIdleConnections()
+	answer, err := h.Post(p.url+"/install/plan", "text/plain", strings.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer answer.Body.Close()
+	plan, err := io.ReadAll(answer.Body)
+	if err != nil || !strings.Contains(string(plan), "version "+want+"\n") || strings.Contains(string(plan), "package ") != (want != has) {
+		t.Errorf("the installer on %q with %q: %s, %v; want %s", device, has, plan, err, want)
+	}
+	wanted, err := c.WantedPackage(t.Context(), "deb", "amd64", has, device)
+	if err != nil || wanted.Package == nil || wanted.Package.Version != want {
+		t.Errorf("komainuctl on %q with %q: %+v, %v; want %s", device, has, wanted, err, want)
+	}
+}
+
 // TestUpgradesOverTheAPI goes from a package that somebody adds to the rollback
 // of it, through the real control plane and the real link.
 func TestUpgradesOverTheAPI(t *testing.T) {
@@ -162,6 +201,9 @@ func TestUpgradesOverTheAPI(t *testing.T) {
 		}
 		return "nobody is asked"
 	})
+	// Whoever installs meanwhile does not go past the rings.
+	installs(t, p, c, string(other.id.Device), "1.0.0", "1.0.0")
+	installs(t, p, c, "", "", "1.0.0")
 	canary.tell(deploy.UpgradeStateRolledBack, &deploy.Reason{ID: deploy.UpgradeRolledBack, Detail: "the sensor is failed"})
 	until := func(what string, ok func(client.Upgrades) bool) client.Upgrades {
 		t.Helper()
@@ -184,6 +226,14 @@ func TestUpgradesOverTheAPI(t *testing.T) {
 		t.Errorf("%+v, %v", failed, err)
 	}
 
+	// Nobody gets what was halted, the device that would be next least of all.
+	installs(t, p, c, string(other.id.Device), "1.0.0", "1.0.0")
+	installs(t, p, c, string(canary.id.Device), "1.0.0", "1.0.0")
+	installs(t, p, c, "", "", "1.0.0")
+	if _, err := c.WantedPackage(t.Context(), "deb", "amd64", "1.0.0", "nobody"); !fault.Is(err, fault.NotFound) {
+		t.Errorf("a device that is not known: %v", err)
+	}
+
 	// Somebody tries it once more, and it succeeds.
 	if _, err := c.ActOnUpgrades(t.Context(), "resume"); err != nil {
 		t.Fatal(err)
@@ -203,6 +253,8 @@ func TestUpgradesOverTheAPI(t *testing.T) {
 		return ""
 	})
 	canary.restart(t)
+	installs(t, p, c, string(canary.id.Device), "1.1.0", "1.1.0")
+	installs(t, p, c, string(other.id.Device), "1.0.0", "1.0.0")
 	v = until("it is done there", func(v client.Upgrades) bool { return v.Progress[0].Done == 1 })
 	if v.State != "running" || v.Progress[0].Gap == nil || v.Progress[0].Gap.Worst != 420 || other.ordered().ID != "" {
 		t.Errorf("%+v", v)

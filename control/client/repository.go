@@ -49,6 +49,23 @@ func (c *Client) Repository(ctx context.Context) (Repository, error) {
 	return call[Repository](ctx, c, "GET", "/repository", nil, nil)
 }
 
+// WantedPackage is the package that a host is to have, nil when the repository
+// has none that fits, and what keeps the host from a newer one.
+type WantedPackage struct {
+	Package *Package `json:"package"`
+	Why     string   `json:"why"`
+}
+
+// WantedPackage returns what a host is to have that has a version of the agent
+// and is a device; both are empty for one that has no agent or enrols anew.
+func (c *Client) WantedPackage(ctx context.Context, format, arch, has, device string) (WantedPackage, error) {
+	q := Query{"format": format, "arch": arch}
+	if has != "" && device != "" {
+		q["has"], q["device"] = has, device
+	}
+	return call[WantedPackage](ctx, c, "GET", "/repository/wanted", q.values(), nil)
+}
+
 // AddPackage adds the file of a package, which it reads twice. It returns
 // whether the repository did not have it yet.
 func (c *Client) AddPackage(ctx context.Context, name string, file io.ReadSeeker) (bool, error) {

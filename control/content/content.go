@@ -187,16 +187,6 @@ func (r *Repository) List() []Package {
 	return packages(r.targets.Signed.Targets)
 }
 
-// Newest returns the newest package of a form for a processor.
-func (r *Repository) Newest(format, arch string) (Package, bool) {
-	list := r.List()
-	i := slices.IndexFunc(list, func(p Package) bool { return p.Format == format && p.Arch == arch })
-	if i < 0 {
-		return Package{}, false
-	}
-	return list[i], true
-}
-
 // Find returns the package of a version, in a form, for a processor.
 func (r *Repository) Find(version, format, arch string) (Package, bool) {
 	list := r.List()

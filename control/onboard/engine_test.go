@@ -1,7 +1,6 @@
 package onboard
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -135,8 +134,11 @@ func (w *world) config() Config {
 			}
 			return h, nil
 		},
-		Package: func(version, format, arch string) (Package, bool) {
-			version = cmp.Or(version, "2.0.0")
+		Package: func(device event.DeviceID, has, format, arch string) (Package, bool) {
+			version := "2.0.0"
+			if device != "" && has != "" {
+				version = has
+			}
 			return Package{Version: version, SHA256: version, Size: 3, Content: func() (io.ReadCloser, error) { return io.NopCloser(strings.NewReader("deb")), nil }}, format == "deb" && arch == "amd64"
 		},
 		Token: func(_ context.Context, m machine.Machine) (string, error) {

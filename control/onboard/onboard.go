@@ -56,9 +56,9 @@ type Config struct {
 	Plan func(ctx context.Context, organization, environment string) (Plan, error)
 	// Reach logs in to a machine. Errors: *deploy.Failure.
 	Reach func(ctx context.Context, m machine.Machine) (deploy.Host, error)
-	// Package returns a package of the agent: of a version, or with "" of that
-	// which a machine without an agent is to get.
-	Package func(version, format, arch string) (Package, bool)
+	// Package returns the package of the agent that a machine is to get, which
+	// has a version already and is a device, or neither of them.
+	Package func(device event.DeviceID, has, format, arch string) (Package, bool)
 	// Token makes a join token for a machine alone.
 	Token func(ctx context.Context, m machine.Machine) (string, error)
 	// Device returns what is known of a device of an organization, nil when

@@ -236,7 +236,7 @@ func (a *attempt) plan(ctx context.Context, m machine.Machine, f deploy.Facts) (
 			return i, "", err
 		}
 	}
-	p, ok := a.pick(f, own != "")
+	p, ok := a.pick(f, event.DeviceID(own))
 	switch {
 	case !ok && f.Agent == "":
 		return i, "", deploy.Failf(deploy.NoPackage, "%s for %s", f.Manager, f.Architecture())
@@ -288,19 +288,20 @@ func reachedAt(h deploy.Host, m machine.Machine, addresses []string) bool {
 	})
 }
 
-// pick chooses the package for a host. An agent that is there and known keeps
-// its version, for the upgrades to change in their order: it is started, and
-// put in anew only when it does not start.
-func (a *attempt) pick(f deploy.Facts, known bool) (Package, bool) {
-	if known && f.Agent != "" {
+// pick chooses the package for a host. An agent that is there and known is
+// started, and put in anew only when it does not start: in the version that it
+// has, for the upgrades to change in their order, or in another one when there
+// is no package of that.
+func (a *attempt) pick(f deploy.Facts, own event.DeviceID) (Package, bool) {
+	if own != "" && f.Agent != "" {
 		if f.Service != "failed" {
 			return Package{}, false
 		}
-		if p, ok := a.cfg.Package(f.Agent, f.Manager, f.Architecture()); ok {
+		if p, ok := a.cfg.Package(own, f.Agent, f.Manager, f.Architecture()); ok {
 			return p, true
 		}
 	}
-	return a.cfg.Package("", f.Manager, f.Architecture())
+	return a.cfg.Package("", "", f.Manager, f.Architecture())
 }
 
 // reported waits until the agent is connected and has its policy.

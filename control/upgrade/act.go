@@ -183,6 +183,55 @@ func (e *Engine) Wanted(organization string) (version, avoid string) {
 	return r.Base, worst
 }
 
+// Due returns the version that a device is to have now, which has one: what is
+// rolled out when its turn has come, else the one that it has. why says then
+// what keeps it from a newer one, in words; it is empty when there is none.
+//
+// Whoever installs on a host asks this, so that no way in goes past the rings.
+func (e *Engine) Due(organization string, device event.DeviceID, has string) (version, why string) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	u := e.of(organization)
+	r := u.rollout
+	if r != nil && r.Origin != "" {
+		return has, "" // who gets what back is between the rollback and its devices
+	}
+	goal := e.goal(u)
+	list := e.members(u)
+	at := slices.IndexFunc(list, func(m member) bool { return m.ID == device })
+	if at < 0 || goal == "" || !newer(goal, has) {
+		return has, "" // a plan that is off upgrades nothing
+	}
+	if why = e.holds(u, &list[at]); why != "" {
+		return has, goal + " " + why
+	}
+	return goal, ""
+}
+
+// holds says why a device does not get the version of the rollout now.
+func (e *Engine) holds(u *upgrades, m *member) string {
+	r := u.rollout
+	switch {
+	case r == nil && u.settings.Automatic:
+		return "has not come to its ring yet" // the rollout is about to begin
+	case r == nil:
+	case r.State == Halted:
+		return "was halted"
+	case m.job.bad():
+		return "has failed on it"
+	case m.job.active():
+		return "is being installed by its rollout"
+	case r.State == Running && !u.settings.Automatic:
+		return "waits until upgrades are switched on again"
+	case r.State == Running && (m.ring < 0 || m.ring > r.Ring):
+		return "has not come to its ring yet"
+	}
+	if !m.Open {
+		return "waits for its maintenance window"
+	}
+	return ""
+}
+
 // reasonOf returns a copy, so that nobody shares what a job keeps.
 func reasonOf(r *deploy.Reason) *deploy.Reason {
 	if r == nil {

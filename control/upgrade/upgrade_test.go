@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -77,6 +78,57 @@ func TestRings(t *testing.T) {
 	if version, avoid := f.engine.Wanted(org); version != "1.1.0" || avoid != "" {
 		t.Errorf("new machines get %q, not %q", version, avoid)
 	}
+	if version, why := f.engine.Due(org, f.hosts[0].ID, "1.0.0"); version != "1.1.0" || why != "" {
+		t.Errorf("one that was put back by hand is to have %q, %q", version, why)
+	}
+}
+
+// TestWhatAHostIsToHave asks in the place of an installer, all along a rollout.
+func TestWhatAHostIsToHave(t *testing.T) {
+	f := newFleet(t, memory(t), 100)
+	due := func(h *host, want, why string) {
+		t.Helper()
+		version, because := f.engine.Due(org, h.ID, h.Version)
+		if version != want || !strings.Contains(because, why) || (why == "") != (because == "") {
+			t.Errorf("%s is to have %q because %q, want %q because %q", h.ID, version, because, want, why)
+		}
+	}
+	f.versions = append(f.versions, "1.1.0")
+	due(f.hosts[0], "1.1.0", "") // nobody rolls anything out: whoever installs decides
+	f.hosts[0].Open = false
+	due(f.hosts[0], "1.0.0", "1.1.0 waits for its maintenance window")
+	f.hosts[0].Open = true
+	f.hosts[1].gone = true
+	due(f.hosts[1], "1.0.0", "")
+	f.hosts[1].gone = false
+	f.on(nil)
+	due(f.hosts[0], "1.0.0", "has not come to its ring")
+	f.pass(time.Minute)
+	first := f.host(f.orders[0].device)
+	due(first, "1.0.0", "is being installed by its rollout")
+	broad := f.hosts[slices.IndexFunc(f.hosts, func(h *host) bool { return f.engine.of(org).settings.ringOf(&h.Device) == 2 })]
+	due(broad, "1.0.0", "1.1.0 has not come to its ring")
+	f.tell(first, deploy.UpgradeStateSucceeded)
+	f.pass(time.Minute)
+	due(first, "1.1.0", "")
+	if first.Version != "1.1.0" {
+		t.Fatalf("%+v", first)
+	}
+	second := f.host(f.orders[1].device)
+	f.tell(second, deploy.UpgradeStateRolledBack)
+	f.pass(time.Minute)
+	if v := f.view(); v.State != Halted {
+		t.Fatalf("%+v", v)
+	}
+	for _, h := range []*host{second, broad} {
+		due(h, "1.0.0", "1.1.0 was halted")
+	}
+	due(first, "1.1.0", "") // going back is a rollback
+	if err := f.engine.Rollback(t.Context(), org); err != nil {
+		t.Fatal(err)
+	}
+	due(broad, "1.0.0", "")
+	due(first, "1.1.0", "")
 }
 
 // TestSharesAreShares counts who is in which ring.
