@@ -40,7 +40,7 @@ func (a *app) deploy() *cobra.Command {
 		Long: "Install the agent on hosts over SSH, with your own keys, and enrol them.\n" +
 			"A HOST is written like admin@web[01-20].example.net:2222 or [2001:db8::5]:22; the file of --inventory has a host per line, with comments after #.\n" +
 			"The keys are those of the SSH agent at SSH_AUTH_SOCK and of --identity, or else the usual ones in ~/.ssh; nothing of them leaves this machine. Host keys are checked like ssh does; ssh_config is not read.\n" +
-			"Every host gets a join token of its own, the newest package of the repository, and is done when its agent is connected and has its policy. Where the agent is there already, what is old or stopped is put right.\n" +
+			"Every host gets a join token of its own and the version that is rolled out (docs/upgrades.md), and is done when its agent is connected and has its policy. Where the agent is there already, it is started if it was stopped, and keeps its version until its upgrade comes to it.\n" +
 			"Without a terminal, each step is a line of host, step and text, separated by tabs; with -o json each host is one object in a line when it is done. The exit status is 1 when a host failed.",
 		Args: cobra.ArbitraryArgs,
 		RunE: a.with(func(c *cobra.Command, api *client.Client, args []string) error {
@@ -101,11 +101,7 @@ func (a *app) prepare(c *cobra.Command, api *client.Client, o *deployOptions, ar
 	if d.environment, err = environmentFor(c.Context(), api, o.environment); err != nil {
 		return nil, nil, err
 	}
-	repository, err := api.Repository(c.Context())
-	if err != nil {
-		return nil, nil, err
-	}
-	d.packages = packages{list: repository.Packages, download: api.Download}
+	d.packages = packages{download: api.Download}
 	if d.keys, d.hangUp, err = d.openKeys(); err != nil {
 		return nil, nil, err
 	}

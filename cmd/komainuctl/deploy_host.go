@@ -247,14 +247,23 @@ func (a *attempt) plan(ctx context.Context) (plan, error) {
 		p.take = err != nil || known.OnboardingStatus == offboarded
 	}
 	p.enrols = a.facts.Device == "" || p.take
-	pack, ok := a.packages.newest(a.facts.Manager, a.facts.Architecture())
+	// The control plane says which version: it knows what is rolled out to whom.
+	stays := a.facts.Device
+	if p.enrols {
+		stays = ""
+	}
+	wanted, err := a.api.WantedPackage(ctx, a.facts.Manager, a.facts.Architecture(), a.facts.Agent, stays)
+	if err != nil {
+		return p, err
+	}
+	pack := wanted.Package
 	switch {
-	case !ok && a.facts.Agent == "":
+	case pack == nil && a.facts.Agent == "":
 		return p, deploy.Failf(deploy.NoPackage, "%s for %s", a.facts.Manager, a.facts.Architecture())
-	case !ok || a.facts.Agent == pack.Version:
+	case pack == nil || a.facts.Agent == pack.Version:
 		p.does = "keep " + a.facts.Agent
 	default:
-		p.pack, p.does = &pack, "install "+pack.Version
+		p.pack, p.does = pack, "install "+pack.Version
 		if a.facts.Agent != "" {
 			p.does = "replace " + a.facts.Agent + " by " + pack.Version
 		}
@@ -266,6 +275,9 @@ func (a *attempt) plan(ctx context.Context) (plan, error) {
 		p.does += ", enrol"
 	case p.pack == nil && a.facts.Service != "active":
 		p.does += ", start"
+	}
+	if wanted.Why != "" {
+		p.does += " (" + wanted.Why + ")"
 	}
 	p.settled = p.pack == nil && !p.enrols && a.facts.Service == "active"
 	return p, nil
@@ -328,22 +340,12 @@ func (a *attempt) reported(ctx context.Context) error {
 	}
 }
 
-// packages are those of the repository. What is needed is fetched once.
+// packages are those that were fetched from the repository, each of them once.
 type packages struct {
-	list     []client.Package // the newest first
 	download func(context.Context, client.Package) ([]byte, error)
 
 	mu   sync.Mutex
 	here map[string][]byte // by hash
-}
-
-func (p *packages) newest(format, arch string) (client.Package, bool) {
-	for _, x := range p.list {
-		if x.Format == format && x.Arch == arch {
-			return x, true
-		}
-	}
-	return client.Package{}, false
 }
 
 func (p *packages) content(ctx context.Context, x client.Package) ([]byte, error) {
