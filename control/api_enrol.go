@@ -82,22 +82,30 @@ type createJoinTokenInput struct {
 }
 
 func (a *api) createJoinToken(ctx context.Context, in *createJoinTokenInput) (JoinToken, error) {
-	actor := access.ActorOf(ctx)
-	e, err := a.plans.Get(ctx, actor.Organization, in.ID)
+	e, err := a.plans.Get(ctx, access.ActorOf(ctx).Organization, in.ID)
 	if err != nil {
 		return JoinToken{}, err
 	}
-	t, text, err := a.ids.CreateToken(ctx, enrol.TokenRequest{
-		Environment: e.ID, Label: in.Body.Label, Lasts: time.Duration(cmp.Or(in.Body.ExpiresInSeconds, 24*60*60)) * time.Second,
-		MaxUses: cmp.Or(in.Body.MaxUses, 1), CreatedBy: actor.Name, Server: a.address,
+	return a.newJoinToken(ctx, enrol.TokenRequest{
+		Environment: e.ID, Label: in.Body.Label, Lasts: time.Duration(cmp.Or(in.Body.ExpiresInSeconds, 24*60*60)) * time.Second, MaxUses: cmp.Or(in.Body.MaxUses, 1),
 	})
+}
+
+// newJoinToken makes a token for who asks, and writes down that they did.
+func (a *api) newJoinToken(ctx context.Context, r enrol.TokenRequest) (JoinToken, error) {
+	r.CreatedBy, r.Server = access.ActorOf(ctx).Name, a.address
+	t, text, err := a.ids.CreateToken(ctx, r)
 	if err != nil {
 		return JoinToken{}, err
 	}
-	err = a.record(ctx, a.state, access.Change{Action: "join_token.create", Target: t.ID, Name: t.Label, Detail: map[string]any{"environment": e.ID, "expiresAt": t.ExpiresAt, "maxUses": t.MaxUses}})
+	detail := map[string]any{"environment": r.Environment, "expiresAt": t.ExpiresAt, "maxUses": t.MaxUses}
+	if r.Machine != "" {
+		detail["machine"] = r.Machine
+	}
+	err = a.record(ctx, a.state, access.Change{Action: "join_token.create", Target: t.ID, Name: t.Label, Detail: detail})
 	if err != nil {
 		// A token that nobody is accountable for must not work.
-		return JoinToken{}, errors.Join(err, a.ids.RevokeToken(ctx, e.ID, t.ID))
+		return JoinToken{}, errors.Join(err, a.ids.RevokeToken(ctx, r.Environment, t.ID))
 	}
 	v := joinToken(t)
 	v.Token, v.Command = text, "sudo komainu enrol "+text

@@ -6,10 +6,12 @@ import (
 
 	"komainu/control/access"
 	"komainu/control/connector"
+	"komainu/control/enrol"
 	"komainu/control/machine"
 	"komainu/control/onboard"
 	"komainu/control/rest"
 	"komainu/deploy"
+	"komainu/event"
 	"komainu/fault"
 	"komainu/policy"
 )
@@ -22,6 +24,8 @@ func (a *api) machineRoutes() []rest.Route {
 		rest.JSON("PATCH /api/v1/machines/{id}", access.ManagePlans, "Change the plan or the tags of a machine", a.changeMachine),
 		rest.JSON("POST /api/v1/machines/{id}/deploy", access.ManageDevices, "Bring a machine under protection now", a.deployMachine),
 		rest.JSON("POST /api/v1/machines/{id}/offboard", access.ManageDevices, "Revoke the identity of a machine's agent and remove it; what is known of it stays", a.offboardMachine),
+		rest.JSON("POST /api/v1/machines/{id}/join-token", access.ManageEnrolment, "Create a join token with which the agent enrols as that of this machine: good once, for a quarter of an hour", a.createMachineToken),
+		rest.JSON("POST /api/v1/machines/{id}/device", access.ManageDevices, "Say which device runs on a machine, where somebody has looked; the machine that it was until then is the same one", a.linkMachine),
 		rest.Empty("DELETE /api/v1/machines/{id}", access.ManageDevices, "Forget a machine that has no agent and that no inventory names", a.deleteMachine),
 		rest.JSON("GET /api/v1/deployment-reasons", access.ReadDevices, "Every reason why a machine may not be protected, with what to do about it", a.deploymentReasons),
 
@@ -147,6 +151,54 @@ func (a *api) deployMachine(ctx context.Context, in *deployMachineInput) (Machin
 	return a.machine(ctx, &machineInput{in.ID})
 }
 
+// deployable refuses a machine that nobody is to deploy to, and says why.
+func (a *api) deployable(ctx context.Context, id string) (machine.Machine, error) {
+	m, err := a.known.machines.Get(access.ActorOf(ctx).Organization, id)
+	if err != nil {
+		return m, err
+	}
+	why, err := a.known.engine.Unwanted(ctx, &m)
+	if err == nil && why != nil {
+		err = fault.New(fault.Conflict, "%s is not to get an agent: %w", m.Name, &deploy.Failure{Reason: *why})
+	}
+	return m, err
+}
+
+// createMachineToken lets whoever logs in to a machine enrol it as what it is
+// here, not as one more.
+func (a *api) createMachineToken(ctx context.Context, in *machineInput) (JoinToken, error) {
+	m, err := a.deployable(ctx, in.ID)
+	if err != nil {
+		return JoinToken{}, err
+	}
+	return a.newJoinToken(ctx, enrol.TokenRequest{Environment: m.Environment, Machine: m.ID, Label: m.Name, Lasts: deployTokenLife, MaxUses: 1})
+}
+
+type linkMachineInput struct {
+	ID   string `path:"id" doc:"id of a machine"`
+	Body struct {
+		Device event.DeviceID `json:"device" minLength:"1" maxLength:"64" doc:"id of the device, as the agent on the machine says it"`
+	}
+}
+
+func (a *api) linkMachine(ctx context.Context, in *linkMachineInput) (MachineDetails, error) {
+	m, err := a.deployable(ctx, in.ID)
+	if err != nil {
+		return MachineDetails{}, err
+	}
+	d, ok := a.devices.State(in.Body.Device)
+	switch {
+	case !ok || d.Organization != m.Organization:
+		return MachineDetails{}, fault.New(fault.NotFound, "there is no device %s", in.Body.Device)
+	case d.Offboarded:
+		return MachineDetails{}, fault.New(fault.Conflict, "the device %s is offboarded; enrol its host anew", in.Body.Device)
+	}
+	if err := a.known.machines.Link(ctx, m.Organization, m.ID, in.Body.Device); err != nil {
+		return MachineDetails{}, err
+	}
+	return a.machine(ctx, &machineInput{in.ID})
+}
+
 type offboardMachineInput struct {
 	ID   string `path:"id" doc:"id of a machine"`
 	Body struct {
@@ -163,6 +215,10 @@ func (a *api) offboardMachine(ctx context.Context, in *offboardMachineInput) (Ma
 		return MachineDetails{}, err
 	}
 	if err := a.known.machines.Offboard(ctx, organization, in.ID, in.Body.Reason); err != nil {
+		return MachineDetails{}, err
+	}
+	// Nor may somebody who is on the way to it bring it back.
+	if err := a.ids.RevokeMachine(ctx, m.ID); err != nil {
 		return MachineDetails{}, err
 	}
 	if m.Device != "" {
@@ -268,7 +324,10 @@ func (a *api) previewOnboarding(ctx context.Context, in *previewInput) (rest.Lis
 	}
 	lines := make([]PreviewLine, len(machines.Items))
 	for i, m := range machines.Items {
-		would, reason := a.known.engine.Preview(m, onboard.Plan{Tier: tier, Protect: true})
+		would, reason, err := a.known.engine.Preview(ctx, m, onboard.Plan{Tier: tier, Protect: true})
+		if err != nil {
+			return rest.List[PreviewLine]{}, err
+		}
 		lines[i] = PreviewLine{rest.Ref{ID: m.ID, Name: m.Name}, m.Address, would, reason}
 	}
 	return rest.List[PreviewLine]{Items: lines, Total: machines.Total, Next: machines.Next}, nil

@@ -187,6 +187,7 @@ var bodies = map[string]string{
 	"POST /api/v1/environments/{id}/join-tokens":     `{"label":"stolen"}`,
 	"POST /api/v1/devices/{id}/detection-tests":      `{"test":"eicar"}`,
 	"PATCH /api/v1/machines/{id}":                    `{"version":1,"plan":"off"}`,
+	"POST /api/v1/machines/{id}/device":              `{"device":"theirs"}`,
 	"PUT /api/v1/environments/{id}/onboarding":       `{"version":1,"automatic":false,"concurrency":1,"dryRun":false,"observe":{"enabled":false},"excludeTags":[],"allowHostOffboarding":true,"keepOffboardedDays":180}`,
 	"POST /api/v1/environments/{id}/connectors":      `{"name":"theirs","kind":"ssh","ssh":{"hosts":"192.0.2.9","user":"root","sudo":"none","credential":"push","hostKeys":"first_use"}}`,
 	"POST /api/v1/environments/{id}/connectors/test": `{"name":"theirs","kind":"ssh","ssh":{"hosts":"192.0.2.9","user":"root","sudo":"none","credential":"push","hostKeys":"first_use"}}`,

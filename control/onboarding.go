@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/uptrace/bun"
 
@@ -140,6 +141,13 @@ func (o *onboarding) engineConfig(n neighbours, server string) onboard.Config {
 			protect, err := n.plans.Protects(ctx, organization, environment)
 			return onboard.Plan{Tier: n.plans.Tier(environment), Protect: protect}, err
 		},
+		Pushed: func(ctx context.Context, m *machine.Machine) (string, error) {
+			call, pushed, err := o.connectors.Pushed(ctx, m.Connector)
+			if err != nil || !pushed {
+				return "", err
+			}
+			return "komainuctl deploy --connector " + quoted(call), nil
+		},
 		Package: func(id event.DeviceID, has, format, arch string) (onboard.Package, bool) {
 			p, ok, _ := o.given(n.organization, id, has, format, arch)
 			return onboard.Package{Version: p.Version, SHA256: p.SHA256, Size: p.Size, URL: n.address + "/repository/" + content.File(p), Content: func() (io.ReadCloser, error) { return o.repository.Content(p) }}, ok
@@ -201,6 +209,15 @@ func (o *onboarding) abandon(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// quoted returns a word as a shell takes it.
+func quoted(word string) string {
+	plain := func(c rune) bool { return unicode.IsLetter(c) || unicode.IsDigit(c) || strings.ContainsRune("_@%+:,./-", c) }
+	if !strings.ContainsFunc(word, func(c rune) bool { return !plain(c) }) {
+		return word
+	}
+	return "'" + strings.ReplaceAll(word, "'", `'\''`) + "'"
 }
 
 // adopt makes machines of devices that have none.

@@ -81,6 +81,17 @@ func (c *Client) DeployMachine(ctx context.Context, id string, despite, take boo
 	return call[Machine](ctx, c, "POST", "/machines/"+url.PathEscape(id)+"/deploy", nil, map[string]bool{"despiteConflict": despite, "takeOver": take})
 }
 
+// CreateMachineToken makes a token with which the agent on a machine enrols as
+// that machine. A machine that is not to get an agent is a fault.Conflict.
+func (c *Client) CreateMachineToken(ctx context.Context, id string) (JoinToken, error) {
+	return call[JoinToken](ctx, c, "POST", "/machines/"+url.PathEscape(id)+"/join-token", nil, nil)
+}
+
+// LinkMachine says that a device runs on a machine.
+func (c *Client) LinkMachine(ctx context.Context, id, device string) (Machine, error) {
+	return call[Machine](ctx, c, "POST", "/machines/"+url.PathEscape(id)+"/device", nil, map[string]string{"device": device})
+}
+
 // OffboardMachine revokes the identity of a machine's agent and has it
 // removed.
 func (c *Client) OffboardMachine(ctx context.Context, id, reason string) (Machine, error) {
@@ -96,14 +107,28 @@ func (c *Client) DeleteMachine(ctx context.Context, id string) error {
 
 // Connector is a way to machines without an agent.
 type Connector struct {
-	ID        string         `json:"id"`
-	Name      string         `json:"name"`
-	Kind      string         `json:"kind"`
-	Machines  int            `json:"machines"`
-	UpdatedAt time.Time      `json:"updatedAt"`
-	UpdatedBy string         `json:"updatedBy"`
-	LastSync  *time.Time     `json:"lastSync"`
-	Error     *deploy.Reason `json:"error"`
+	ID          string         `json:"id"`
+	Name        string         `json:"name"`
+	Environment string         `json:"environment"`
+	Kind        string         `json:"kind"`
+	Machines    int            `json:"machines"`
+	UpdatedAt   time.Time      `json:"updatedAt"`
+	UpdatedBy   string         `json:"updatedBy"`
+	LastSync    *time.Time     `json:"lastSync"`
+	Error       *deploy.Reason `json:"error"`
+	SSH         *SSHConnector  `json:"ssh"` // nil for one of a cloud
+}
+
+// SSHConnector says which machines a connector reaches over SSH, and how.
+type SSHConnector struct {
+	Hosts      string `json:"hosts"` // as remote.ParseInventory reads it
+	User       string `json:"user"`
+	Port       int    `json:"port"`
+	Jump       string `json:"jump"`
+	Sudo       string `json:"sudo"`
+	Credential string `json:"credential"` // push, certificate or key
+	HostKeys   string `json:"hostKeys"`   // first_use or listed
+	KnownHosts string `json:"knownHosts"`
 }
 
 // ConnectorReport is what a test of a connector has found.

@@ -132,6 +132,9 @@ type Connectors struct {
 	wake   chan struct{} // capacity 1
 	mu     sync.Mutex
 	visits map[string]visit // of inventories, by connector
+
+	pushing sync.Mutex        // held while pushes are read
+	pushes  map[string]string // what connectors that push are called, by id; nil to be read
 }
 
 // Open opens the connectors over a migrated database.
@@ -307,6 +310,7 @@ func (c *Connectors) save(ctx context.Context, r *row, change access.Change, wri
 		return c.cfg.Record(ctx, tx, change)
 	})
 	if err == nil {
+		c.repush()
 		c.cfg.Changed(r.OrganizationID, r.ID)
 	}
 	return err
@@ -365,6 +369,7 @@ func (c *Connectors) Delete(ctx context.Context, organization, id string) error 
 	c.mu.Lock()
 	delete(c.visits, id)
 	c.mu.Unlock()
+	c.repush()
 	c.cfg.Changed(organization, id)
 	return c.cfg.Gone(ctx, id)
 }

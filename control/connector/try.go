@@ -99,7 +99,7 @@ func (k servers) testable(t trial) error {
 	case s.Credential == Certificate && t.saved == nil:
 		return fault.New(fault.Conflict, "the CA for certificates is made when the connector is saved; save it, give its public key to the hosts, and test it then")
 	case s.Credential == Push:
-		return fault.New(fault.Conflict, "this connector holds no credential: test and deploy from your workstation with komainuctl deploy")
+		return fault.New(fault.Conflict, "this connector holds no credential: from your workstation, komainuctl deploy --connector %q --dry-run tests it; without --dry-run it deploys", t.row.Name)
 	case t.saved == nil || !k.elsewhere(t):
 		return nil
 	}

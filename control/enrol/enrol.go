@@ -390,6 +390,12 @@ func (a *Authority) RevokeToken(ctx context.Context, environment, id string) err
 	return nil
 }
 
+// RevokeMachine ends the join tokens that were made for a machine.
+func (a *Authority) RevokeMachine(ctx context.Context, machine string) error {
+	_, err := a.cfg.DB.NewUpdate().Model((*Token)(nil)).Set("revoked = TRUE").Where("machine_id = ?", machine).Exec(ctx)
+	return err
+}
+
 // use spends one use of a token.
 func (a *Authority) use(ctx context.Context, tx bun.Tx, secret string) (Token, error) {
 	var t Token

@@ -412,7 +412,7 @@ func TestDryRunWindowAndManualChangeNothing(t *testing.T) {
 		if n := len(w.engine.Considered(env)); n != 1 {
 			t.Errorf("%s: %d machines are considered", name, n)
 		}
-		if would, why := w.engine.Preview(w.engine.Considered(env)[0], w.plan); would != "install" {
+		if would, why, _ := w.engine.Preview(t.Context(), w.engine.Considered(env)[0], w.plan); would != "install" {
 			t.Errorf("%s: it would %s, %+v", name, would, why)
 		}
 		// What somebody asks for is done all the same.

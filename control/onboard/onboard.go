@@ -56,6 +56,9 @@ type Config struct {
 	Plan func(ctx context.Context, organization, environment string) (Plan, error)
 	// Reach logs in to a machine. Errors: *deploy.Failure.
 	Reach func(ctx context.Context, m machine.Machine) (deploy.Host, error)
+	// Pushed returns the command with which a person deploys to a machine that
+	// nobody else reaches, "" for one that Reach does. May be nil.
+	Pushed func(ctx context.Context, m *machine.Machine) (command string, err error)
 	// Package returns the package of the agent that a machine is to get, which
 	// has a version already and is a device, or neither of them.
 	Package func(device event.DeviceID, has, format, arch string) (Package, bool)
@@ -104,6 +107,9 @@ type Engine struct {
 func Open(ctx context.Context, cfg Config) (*Engine, error) {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
+	}
+	if cfg.Pushed == nil {
+		cfg.Pushed = func(context.Context, *machine.Machine) (string, error) { return "", nil }
 	}
 	e := &Engine{
 		cfg: cfg, wake: make(chan struct{}, 1), settings: map[string]Saved{}, running: map[string]context.CancelCauseFunc{}, perEnv: map[string]int{},
@@ -231,7 +237,10 @@ func (e *Engine) look(ctx context.Context, tasks *sync.WaitGroup) error {
 			}
 			continue
 		}
-		d := decide(m, want.plan, s, e.device(m))
+		d, err := e.decide(ctx, m, want.plan, s)
+		if err != nil {
+			return err
+		}
 		if err := e.promote(ctx, m); err != nil {
 			return err
 		}
@@ -475,12 +484,12 @@ func (e *Engine) Considered(environment string) []*machine.Machine {
 
 // Preview says what would be done with a machine under a plan: install,
 // repair, verify, nothing, or skip for a reason.
-func (e *Engine) Preview(m *machine.Machine, p Plan) (would string, reason *deploy.Reason) {
-	d := decide(m, p, e.Settings(m.Environment).Settings, e.device(m))
+func (e *Engine) Preview(ctx context.Context, m *machine.Machine, p Plan) (would string, reason *deploy.Reason, err error) {
+	d, err := e.decide(ctx, m, p, e.Settings(m.Environment).Settings)
 	if d.work == nothing && d.reason != nil {
-		return "skip", d.reason
+		return "skip", d.reason, err
 	}
-	return string(d.work), d.reason
+	return string(d.work), d.reason, err
 }
 
 // Offboarded ends what is being done on a machine that was offboarded, so that
