@@ -213,7 +213,9 @@ func (o *onboarding) abandon(ctx context.Context) error {
 
 // quoted returns a word as a shell takes it.
 func quoted(word string) string {
-	plain := func(c rune) bool { return unicode.IsLetter(c) || unicode.IsDigit(c) || strings.ContainsRune("_@%+:,./-", c) }
+	plain := func(c rune) bool {
+		return unicode.IsLetter(c) || unicode.IsDigit(c) || strings.ContainsRune("_@%+:,./-", c)
+	}
 	if !strings.ContainsFunc(word, func(c rune) bool { return !plain(c) }) {
 		return word
 	}

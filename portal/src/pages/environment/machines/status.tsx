@@ -21,7 +21,9 @@ export function useStateText(): (extension: Extension) => string {
         const doing = step === '' ? label : name('deployStep', step)
         return waits === '' ? doing : t('machine.because', { state: doing, why: name('machineWaits', waits) })
       }
-      case 'waiting': return waits === '' ? label : t('machine.because', { state: label, why: name('machineWaits', waits) })
+      case 'waiting':
+        if (waits !== '') return t('machine.because', { state: label, why: name('machineWaits', waits) })
+        return why ? t('machine.because', { state: label, why: reason(why).text }) : label
       case 'failed':
       case 'not_applicable':
       case 'none': return why ? t('machine.because', { state: label, why: reason(why).text }) : label
