@@ -23,13 +23,13 @@ import (
 
 // deployOptions are the flags of deploy.
 type deployOptions struct {
-	environment, inventory           string
-	user, jump, sudo, passwordFile   string
-	identities                       []string
-	knownHosts, server               string
-	port, concurrency                int
-	acceptNew, dryRun, take, despite bool
-	wait                             time.Duration
+	environment, inventory, connector string
+	user, jump, sudo, passwordFile    string
+	identities                        []string
+	knownHosts, server                string
+	port, concurrency                 int
+	acceptNew, dryRun, take, despite  bool
+	wait                              time.Duration
 }
 
 func (a *app) deploy() *cobra.Command {
@@ -39,21 +39,23 @@ func (a *app) deploy() *cobra.Command {
 		Short: "Install the agent on hosts over SSH, with your own keys, and enrol them",
 		Long: "Install the agent on hosts over SSH, with your own keys, and enrol them.\n" +
 			"A HOST is written like admin@web[01-20].example.net:2222 or [2001:db8::5]:22; the file of --inventory has a host per line, with comments after #.\n" +
+			"With --connector the hosts are the machines of an SSH connector that need the agent, or those of them that are named. User, ports, jump hosts, sudo and listed host keys are the connector's, where no flag says otherwise; each agent enrols as the machine of the list, and is done when the machine has proven that it is protected. Machines that are not to get an agent are passed over with the reason; one that was named fails.\n" +
 			"The keys are those of the SSH agent at SSH_AUTH_SOCK and of --identity, or else the usual ones in ~/.ssh; nothing of them leaves this machine. Host keys are checked like ssh does; ssh_config is not read.\n" +
 			"Every host gets a join token of its own and the version that is rolled out (docs/upgrades.md), and is done when its agent is connected and has its policy. Where the agent is there already, it is started if it was stopped, and keeps its version until its upgrade comes to it.\n" +
 			"Without a terminal, each step is a line of host, step and text, separated by tabs; with -o json each host is one object in a line when it is done. The exit status is 1 when a host failed.",
 		Args: cobra.ArbitraryArgs,
 		RunE: a.with(func(c *cobra.Command, api *client.Client, args []string) error {
-			d, hosts, err := a.prepare(c, api, &o, args)
+			d, targets, err := a.prepare(c, api, &o, args)
 			if err != nil {
 				return err
 			}
 			defer d.hangUp()
-			return d.run(c.Context(), hosts)
+			return d.run(c.Context(), targets)
 		}),
 	}
 	f := c.Flags()
 	f.StringVar(&o.environment, "environment", "", "name or id of the environment; may be left out when there is only one")
+	f.StringVar(&o.connector, "connector", "", "name or id of an SSH connector, for the machines of its list")
 	f.StringVar(&o.inventory, "inventory", "", "file with hosts, - for standard input")
 	f.StringVar(&o.user, "user", "root", "user to log in as where a host names none")
 	f.IntVar(&o.port, "port", 22, "port where a host names none")
@@ -74,7 +76,7 @@ func (a *app) deploy() *cobra.Command {
 
 // prepare reads all that the flags name and asks for what is missing, before
 // any host is touched.
-func (a *app) prepare(c *cobra.Command, api *client.Client, o *deployOptions, args []string) (*deployment, []remote.Entry, error) {
+func (a *app) prepare(c *cobra.Command, api *client.Client, o *deployOptions, args []string) (*deployment, []target, error) {
 	hosts, err := a.hosts(o, args)
 	if err != nil {
 		return nil, nil, err
@@ -86,27 +88,39 @@ func (a *app) prepare(c *cobra.Command, api *client.Client, o *deployOptions, ar
 		return nil, nil, fault.New(fault.Invalid, "--port %d: want 1 to 65535", o.port)
 	}
 	d := &deployment{api: api, options: *o, terminal: a.terminal(c), hangUp: func() {}, refused: map[string]bool{}}
-	if d.jump, err = hops(o); err != nil {
+	targets := targetsOf(hosts)
+	if o.connector != "" {
+		if targets, err = d.follow(c, hosts); err != nil {
+			return nil, nil, err
+		}
+	}
+	work := slices.DeleteFunc(slices.Clone(targets), func(t target) bool { return t.pass != nil })
+	if d.jump, err = hops(&d.options); err != nil {
 		return nil, nil, err
 	}
 	if d.server, err = a.serverFor(o.server); err != nil {
 		return nil, nil, err
 	}
-	if d.known, err = knownHosts(o.knownHosts); err != nil {
+	if d.known == nil {
+		if d.known, err = knownHosts(o.knownHosts); err != nil {
+			return nil, nil, err
+		}
+	}
+	if err := d.sudoPassword(work); err != nil {
 		return nil, nil, err
 	}
-	if err := d.sudoPassword(hosts); err != nil {
-		return nil, nil, err
-	}
-	if d.environment, err = environmentFor(c.Context(), api, o.environment); err != nil {
-		return nil, nil, err
+	if d.environment == "" {
+		if d.environment, err = environmentFor(c.Context(), api, o.environment); err != nil {
+			return nil, nil, err
+		}
 	}
 	d.packages = packages{download: api.Download}
-	if d.keys, d.hangUp, err = d.openKeys(); err != nil {
-		return nil, nil, err
+	d.show = a.progress(c, len(targets))
+	if len(work) == 0 {
+		return d, targets, nil // nobody is asked for a passphrase in vain
 	}
-	d.show = a.progress(c, len(hosts))
-	return d, hosts, nil
+	d.keys, d.hangUp, err = d.openKeys()
+	return d, targets, err
 }
 
 // hosts are those of the arguments and of the inventory, each of them once.
@@ -139,8 +153,8 @@ func (a *app) hosts(o *deployOptions, args []string) ([]remote.Entry, error) {
 		}
 		all = append(all, slices.DeleteFunc(more, func(e remote.Entry) bool { return named[e.Key(o.port)] })...)
 	}
-	if len(all) == 0 {
-		return nil, fault.New(fault.Invalid, "name hosts, or a file of them with --inventory")
+	if len(all) == 0 && (o.connector == "" || o.inventory != "") {
+		return nil, fault.New(fault.Invalid, "name hosts, a file of them with --inventory, or a connector with --connector")
 	}
 	if len(all) > remote.MaxHosts {
 		return nil, fault.New(fault.Invalid, "there are %d hosts; take %d at a time", len(all), remote.MaxHosts)

@@ -36,6 +36,7 @@ type deployment struct {
 	sudo        remote.Sudo
 	password    string
 	known       *remote.KnownHosts
+	listed      bool // no other keys are taken than those that a connector lists
 	packages    packages
 	terminal    *terminal
 	show        progress
@@ -48,8 +49,10 @@ type deployment struct {
 type outcome struct {
 	Host    string         `json:"host"`
 	Address string         `json:"address"`
+	Machine string         `json:"machine,omitempty"` // of the connector's list
 	OK      bool           `json:"ok"`
-	Step    deploy.Step    `json:"step"` // the last one
+	Passed  bool           `json:"passedOver,omitempty"` // nothing was to be done, or wanted; the text says why
+	Step    deploy.Step    `json:"step"`                 // the last one
 	Text    string         `json:"text,omitempty"`
 	Reason  *deploy.Reason `json:"reason,omitempty"`
 	OS      string         `json:"os,omitempty"`
@@ -59,9 +62,9 @@ type outcome struct {
 }
 
 // run works on all hosts, some at a time.
-func (d *deployment) run(ctx context.Context, hosts []remote.Entry) error {
+func (d *deployment) run(ctx context.Context, hosts []target) error {
 	var workers sync.WaitGroup
-	next := make(chan remote.Entry)
+	next := make(chan target)
 	done := make(chan outcome)
 	for range min(d.options.concurrency, len(hosts)) {
 		workers.Go(func() {
@@ -78,14 +81,17 @@ func (d *deployment) run(ctx context.Context, hosts []remote.Entry) error {
 		workers.Wait()
 		close(done)
 	}()
-	failed := 0
+	failed, passed := 0, 0
 	for o := range done {
-		if !o.OK {
+		switch {
+		case o.Passed:
+			passed++
+		case !o.OK:
 			failed++
 		}
 		d.show.done(o)
 	}
-	d.show.end(len(hosts)-failed, failed)
+	d.show.end(len(hosts)-failed-passed, failed, passed)
 	if failed > 0 {
 		return fault.New(fault.Conflict, "%d of %d hosts failed", failed, len(hosts))
 	}
@@ -96,18 +102,29 @@ func (d *deployment) run(ctx context.Context, hosts []remote.Entry) error {
 type attempt struct {
 	*deployment
 	outcome
-	user  string
-	facts deploy.Facts
+	user    string
+	machine *client.Machine // of the connector's list, else nil
+	facts   deploy.Facts
 }
 
-func (d *deployment) host(ctx context.Context, e remote.Entry) outcome {
+func (d *deployment) host(ctx context.Context, t target) outcome {
 	began := time.Now()
-	a := &attempt{deployment: d, user: cmp.Or(e.User, d.options.user), outcome: outcome{Host: e.Name, Address: e.Address(d.options.port)}}
+	a := &attempt{deployment: d, user: cmp.Or(t.User, d.options.user), machine: t.machine, outcome: outcome{Host: t.Name, Address: t.Address(d.options.port)}}
+	if t.machine != nil {
+		a.outcome.Machine = t.machine.ID
+	}
+	if t.pass != nil {
+		a.Passed, a.Reason = !t.asked, t.pass
+		return a.outcome
+	}
 	err := a.work(ctx)
 	a.Seconds = time.Since(began).Round(time.Millisecond).Seconds()
 	a.OK = err == nil
 	if err != nil {
 		a.Reason = reasonFor(ctx, err)
+		if d.listed && a.Reason.ID == deploy.HostKeyUnknown {
+			a.Reason.Remedy = deploy.ReasonOf(deploy.HostKeyUnknown, "").Remedy
+		}
 	}
 	return a.outcome
 }
@@ -208,7 +225,7 @@ func (a *attempt) takeKey(c remote.Config) (bool, error) {
 			continue
 		}
 		if !a.options.acceptNew {
-			if a.terminal == nil {
+			if a.terminal == nil || a.listed {
 				return false, nil
 			}
 			if a.refused[hop.Address] {
@@ -286,7 +303,7 @@ func (a *attempt) plan(ctx context.Context) (plan, error) {
 func (a *attempt) install(ctx context.Context, h deploy.Host, p plan) error {
 	i := deploy.Installation{Take: p.take}
 	if p.enrols {
-		t, err := a.api.CreateJoinToken(ctx, a.environment, client.JoinTokenRequest{Label: "komainuctl deploy " + a.Host, ExpiresInSeconds: int64(joinLife / time.Second), MaxUses: 1})
+		t, err := a.token(ctx)
 		if err != nil {
 			return err
 		}
@@ -306,10 +323,52 @@ func (a *attempt) install(ctx context.Context, h deploy.Host, p plan) error {
 		}
 		a.Version, a.Device = cmp.Or(done.Version, a.Version), cmp.Or(done.Device, a.Device)
 	}
+	if a.machine != nil && !p.enrols && (a.machine.Device == nil || a.machine.Device.ID != a.Device) {
+		if _, err := a.api.LinkMachine(ctx, a.machine.ID, a.Device); err != nil {
+			return err
+		}
+	}
 	if a.options.wait == 0 {
 		return nil
 	}
-	return a.reported(ctx)
+	if err := a.reported(ctx); err != nil || a.machine == nil {
+		return err
+	}
+	return a.proven(ctx)
+}
+
+// token lets the host enrol: as the machine of the connector's list, where it
+// is one, else as a machine of its own.
+func (a *attempt) token(ctx context.Context) (client.JoinToken, error) {
+	if a.machine != nil {
+		return a.api.CreateMachineToken(ctx, a.machine.ID)
+	}
+	return a.api.CreateJoinToken(ctx, a.environment, client.JoinTokenRequest{Label: "komainuctl deploy " + a.Host, ExpiresInSeconds: int64(joinLife / time.Second), MaxUses: 1})
+}
+
+// proven waits until the control plane has seen that the machine is protected.
+func (a *attempt) proven(ctx context.Context) error {
+	a.at(deploy.SelfTest, "")
+	late := time.After(a.options.wait)
+	for {
+		m, err := a.api.Machine(ctx, a.machine.ID)
+		if err != nil && !fault.Is(err, fault.Unavailable) {
+			return err
+		}
+		if err == nil && m.Extension.State == deploy.Succeeded {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-late:
+			if m.Extension.Reason != nil {
+				return &deploy.Failure{Reason: *m.Extension.Reason}
+			}
+			return deploy.Failf(deploy.SelfTestSilent, "not within %s", a.options.wait)
+		case <-time.After(reportEvery):
+		}
+	}
 }
 
 // reported waits until the agent is connected and has its policy.

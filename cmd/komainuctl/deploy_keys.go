@@ -123,7 +123,7 @@ func locked(text []byte) bool {
 }
 
 // sudoPassword finds out how users become root, and the password for it.
-func (d *deployment) sudoPassword(hosts []remote.Entry) error {
+func (d *deployment) sudoPassword(hosts []target) error {
 	ways := []remote.Sudo{"", remote.NoSudo, remote.Passwordless, remote.WithPassword}
 	d.sudo = remote.Sudo(d.options.sudo)
 	if !slices.Contains(ways, d.sudo) {
@@ -132,8 +132,8 @@ func (d *deployment) sudoPassword(hosts []remote.Entry) error {
 	if d.sudo == "" {
 		d.sudo = remote.Passwordless // root does without
 	}
-	isRoot := func(e remote.Entry) bool { return e.User == "root" || e.User == "" && d.options.user == "root" }
-	if d.sudo != remote.WithPassword || !slices.ContainsFunc(hosts, func(e remote.Entry) bool { return !isRoot(e) }) {
+	isRoot := func(e target) bool { return e.User == "root" || e.User == "" && d.options.user == "root" }
+	if d.sudo != remote.WithPassword || !slices.ContainsFunc(hosts, func(e target) bool { return !isRoot(e) }) {
 		return nil
 	}
 	var err error

@@ -107,7 +107,7 @@ func TestScreen(t *testing.T) {
 	p.step("a", deploy.Install, "")
 	p.done(outcome{Host: "a\x1b[2J", OK: true, Text: "install 1", Seconds: 2})
 	p.done(outcome{Host: "b", Step: deploy.Connect, Reason: &deploy.Fail(deploy.Unreachable, "").Reason})
-	p.end(1, 1)
+	p.end(1, 1, 0)
 	for _, want := range []string{"0 of 2 done, install 1", "a·[2J", "1 ok, 1 failed\n", "failed", "connect: "} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("%q is not in %q", want, out.String())

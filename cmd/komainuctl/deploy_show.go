@@ -19,7 +19,7 @@ import (
 type progress interface {
 	step(host string, s deploy.Step, text string)
 	done(outcome)
-	end(ok, failed int)
+	end(ok, failed, passed int)
 }
 
 func (a *app) progress(c *cobra.Command, hosts int) progress {
@@ -41,7 +41,7 @@ type asJSON struct{ to *json.Encoder }
 
 func (*asJSON) step(string, deploy.Step, string) {}
 func (p *asJSON) done(o outcome)                 { _ = p.to.Encode(o) } // nobody is left to tell
-func (*asJSON) end(int, int)                     {}
+func (*asJSON) end(int, int, int)                {}
 
 // asLines prints a line for each step: host, step, text, with tabs between.
 type asLines struct {
@@ -62,7 +62,7 @@ func (p *asLines) done(o outcome) {
 	fmt.Fprintln(p.out, cells(o.Host, word, text))
 }
 
-func (p *asLines) end(int, int) {}
+func (p *asLines) end(int, int, int) {}
 
 // result is what is said of a host in the end.
 func result(o outcome) (word, text string) {
@@ -73,7 +73,16 @@ func result(o outcome) (word, text string) {
 	if o.Reason.Detail != "" {
 		text += " (" + o.Reason.Detail + ")"
 	}
-	return "failed", string(o.Step) + ": " + text + "; " + o.Reason.Remedy
+	if o.Reason.Remedy != "" {
+		text += "; " + o.Reason.Remedy
+	}
+	switch {
+	case o.Passed:
+		return "passed", text
+	case o.Step == "":
+		return "failed", text // before anything was begun
+	}
+	return "failed", string(o.Step) + ": " + text
 }
 
 // asScreen prints a line for each host that is done, and below them one that
@@ -83,6 +92,7 @@ type asScreen struct {
 	out          io.Writer
 	hosts, width int
 	ok, failed   int
+	passed       int
 	at           map[string]deploy.Step
 }
 
@@ -98,9 +108,13 @@ func (p *asScreen) done(o outcome) {
 	defer p.mu.Unlock()
 	delete(p.at, o.Host)
 	colour := "\x1b[32m"
-	if o.OK {
+	switch {
+	case o.OK:
 		p.ok++
-	} else {
+	case o.Passed:
+		p.passed++
+		colour = "\x1b[33m"
+	default:
 		p.failed++
 		colour = "\x1b[31m"
 	}
@@ -115,7 +129,7 @@ func (p *asScreen) status() {
 	for _, s := range p.at {
 		count[s]++
 	}
-	parts := []string{fmt.Sprintf("%d of %d done", p.ok+p.failed, p.hosts)}
+	parts := []string{fmt.Sprintf("%d of %d done", p.ok+p.failed+p.passed, p.hosts)}
 	for _, s := range deploy.Steps() {
 		if count[s] > 0 {
 			parts = append(parts, fmt.Sprintf("%s %d", s, count[s]))
@@ -124,8 +138,12 @@ func (p *asScreen) status() {
 	fmt.Fprintf(p.out, "\r\x1b[K%.*s", max(p.width-1, 1), strings.Join(parts, ", "))
 }
 
-func (p *asScreen) end(ok, failed int) {
+func (p *asScreen) end(ok, failed, passed int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	fmt.Fprintf(p.out, "\r\x1b[K%d ok, %d failed\n", ok, failed)
+	text := fmt.Sprintf("%d ok, %d failed", ok, failed)
+	if passed > 0 {
+		text += fmt.Sprintf(", %d passed over", passed)
+	}
+	fmt.Fprintf(p.out, "\r\x1b[K%s\n", text)
 }

@@ -32,6 +32,9 @@ import (
 type host struct {
 	address string
 	real    bool // runs the script with the sh of this machine
+	// enrols is what its agent does with a token; it returns the device. Nil
+	// for a host whose agent does nothing.
+	enrols func(token string) string
 
 	mu       sync.Mutex
 	key      ssh.Signer
@@ -181,7 +184,12 @@ func (h *host) answer(arguments string, in *bufio.Reader, out io.Writer) uint32 
 		say("wait apt-get, process 7")
 	}
 	say("step enrol")
-	h.agent, h.device = "1.2.3", "11111111-2222-4333-8444-555555555555"
+	h.agent = "1.2.3"
+	if h.enrols == nil {
+		h.device = "11111111-2222-4333-8444-555555555555"
+	} else if h.token != "" {
+		h.device = h.enrols(h.token)
+	}
 	say("done %s %s", h.agent, h.device)
 	return 0
 }
