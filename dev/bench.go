@@ -17,6 +17,7 @@ var benches = map[string]func(context.Context, *House) error{
 	"machines": benchMachines,
 	"onboard":  benchOnboard,
 	"portal":   benchPortal,
+	"push":     benchPush,
 	"react":    benchReact,
 }
 
