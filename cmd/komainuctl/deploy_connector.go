@@ -128,7 +128,7 @@ func listedKeys(text string) (*remote.KnownHosts, error) {
 // machinesOf returns the machines that a connector lists, with the way to each
 // of them.
 func machinesOf(ctx context.Context, api *client.Client, way client.Connector) ([]target, error) {
-	entries, err := remote.ParseInventory(way.SSH.Hosts)
+	entries, err := remote.ParseInventory(way.SSH.Hosts, way.SSH.Port)
 	if err != nil {
 		return nil, fault.Wrap(fault.Invalid, err, "the list of the connector %q", way.Name)
 	}

@@ -107,8 +107,8 @@ func TestCommands(t *testing.T) {
 		t.Errorf("%d %s%s, %v", code, out, text, err)
 	}
 	for args, header := range map[string]string{
-		"machine list": "STATE", "connector list On-premises": "LAST SYNC", "join-token create On-premises --as line --uses 3": "sudo sh install kmj1.",
-		"join-token create On-premises --as cloud-init": "#cloud-config\n", "join-token create On-premises --as ansible": "hosts: all", "join-token create On-premises --as image": "--image kmj1.",
+		"machine list": "STATE", "connector list On-premises": "LAST SYNC", "join-token create On-premises --as line --uses 3": "sh install --token-file -)",
+		"join-token create On-premises --as cloud-init": "#cloud-config\n", "join-token create On-premises --as ansible": "hosts: all", "join-token create On-premises --as image": "sh install --image --token-file -)",
 		"join-token create On-premises --as token": "kmj1.", "join-token create On-premises -o json": `"snippets"`} {
 		if out, code, text := run("", strings.Fields(args)...); code != 0 || !strings.Contains(out, header) {
 			t.Errorf("%s: %d %s%s", args, code, out, text)

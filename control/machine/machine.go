@@ -630,6 +630,7 @@ func (r *Registry) Merge(ctx context.Context, id, other string) error {
 	if into.Extension.Protected.IsZero() {
 		into.Extension.Observe = from.Extension.Observe
 	}
+	into.LastSeen, into.Extension.Next = r.now(), time.Time{}
 	into.Version++
 	err := r.db.RunInTx(ctx, nil, func(ctx context.Context, tx bun.Tx) error {
 		if _, err := tx.NewDelete().Model(&from).WherePK().Exec(ctx); err != nil {

@@ -166,6 +166,7 @@ func (p *paper) merge(t *rapid.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	into.Waits = false
 	into.Device, into.Version, into.Tags = from.Device, into.Version+1, max(into.Tags, from.Tags)
 	if into.Plan == machine.Inherit {
 		into.Plan = from.Plan

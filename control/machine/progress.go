@@ -1,7 +1,6 @@
 package machine
 
 import (
-	"cmp"
 	"context"
 	"slices"
 	"time"
@@ -128,9 +127,8 @@ func (r *Registry) Linked(ctx context.Context, id string, device event.DeviceID)
 	})
 }
 
-// Link is Linked by a person who has been on the machine. What was made for
-// the device alone when it enrolled by itself is the same machine: what people
-// have decided about that one stays decided, and it is forgotten. Errors:
+// Link is Linked by a person who has been on the machine. A machine that came to
+// be when the agent enrolled by itself is the same one then: see Merge. Errors:
 // fault.Conflict for a device that is elsewhere.
 func (r *Registry) Link(ctx context.Context, organization, id string, device event.DeviceID) error {
 	m, err := r.Get(organization, id)
@@ -143,23 +141,14 @@ func (r *Registry) Link(ctx context.Context, organization, id string, device eve
 		return nil
 	case ok && other.Environment != m.Environment:
 		return fault.New(fault.Conflict, "the agent on %s is enrolled in another environment; offboard its machine %s there first", m.Name, other.ID)
-	case ok && other.Source != FromAgent:
+	case ok && other.Connector != "":
 		return fault.New(fault.Conflict, "the agent on %s is that of the machine %s (%s), which another connector lists; take one of the two out of its list", m.Name, other.Name, other.ID)
 	case ok:
-		r.writing.Lock()
-		err = r.forget(ctx, &other, "machine.merge")
-		r.writing.Unlock()
-	}
-	if err != nil {
-		return err
+		return r.Merge(ctx, id, other.ID)
 	}
 	change := access.Change{Action: "machine.link", Detail: map[string]any{"device": device}}
 	return r.edit(ctx, id, r.audited(&change), func(m *Machine) error {
-		m.Device, m.LastSeen = device, r.now()
-		m.Plan, m.Extension.Observe, m.Extension.Next = cmp.Or(m.Plan, other.Plan), other.Extension.Observe, time.Time{}
-		if len(m.OwnTags) == 0 {
-			m.OwnTags = other.OwnTags
-		}
+		m.Device, m.LastSeen, m.Extension.Next = device, r.now(), time.Time{}
 		return nil
 	})
 }

@@ -685,7 +685,10 @@ func TestAStartIsNoSilence(t *testing.T) {
 		t.Fatal(err)
 	}
 	would := func() string {
-		would, _ := w.engine.Preview(new(w.machine("a")), w.plan)
+		would, _, err := w.engine.Preview(t.Context(), new(w.machine("a")), w.plan)
+		if err != nil {
+			t.Error(err)
+		}
 		return would
 	}
 	if got := would(); got != "nothing" {

@@ -440,7 +440,7 @@ func (e *Engine) remove(ctx context.Context, id string) {
 		reason = deploy.ReasonOf(deploy.RemoveFailed, failure.Said())
 		line = machine.Line{Step: deploy.Remove, State: machine.LineFailed, Text: reason.Text, Reason: &reason}
 		state, next = deploy.Removing, e.now().Add(backoff(tries, failure.Permanent()))
-		if tries >= removeTries || slices.Contains([]deploy.ReasonID{deploy.NoWay, deploy.EnrolledTwice}, failure.Reason.ID) {
+		if tries >= removeTries || slices.Contains([]deploy.ReasonID{deploy.NoWay, deploy.CredentialMissing, deploy.EnrolledTwice}, failure.Reason.ID) {
 			state, next = deploy.Failed, time.Time{}
 		}
 	}

@@ -99,7 +99,7 @@ function Log() {
 /** What can be asked for; the log may hold more. */
 const actions = [
   'session.create', 'user.create', 'user.change', 'user.reset_password', 'user.change_password', 'user.delete', 'token.create', 'token.delete', 'plan.change', 'environment.create', 'environment.rename', 'environment.delete', 'join_token.create', 'join_token.revoke',
-  'onboarding.change', 'machine.change', 'machine.deploy', 'machine.offboard', 'machine.leave', 'machine.merge', 'machine.delete', 'machine.expire', 'connector.create', 'connector.change', 'connector.test', 'connector.accept_host_key', 'connector.delete',
+  'onboarding.change', 'machine.change', 'machine.deploy', 'machine.offboard', 'machine.leave', 'machine.link', 'machine.merge', 'machine.delete', 'machine.expire', 'connector.create', 'connector.change', 'connector.test', 'connector.accept_host_key', 'connector.delete',
   'upgrade.change', 'upgrade.halt', 'upgrade.resume', 'upgrade.rollback',
   'device.revoke', 'device.leave', 'device.expire', 'device.detection_test', 'policy.create', 'policy.change', 'policy.delete', 'device_group.create', 'device_group.change', 'device_group.delete', 'alert.change', 'alert.comment', 'incident.change', 'incident.comment',
   'notification.create', 'notification.change', 'notification.delete', 'notification.test', 'backup.make', 'ca.rotate', 'ca.finish', 'content.add', 'content.remove', 'content.export', 'content.rotate',
