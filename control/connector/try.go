@@ -139,14 +139,14 @@ func ways(s SSH) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	through := ""
+	var through strings.Builder
 	for _, hop := range jump {
-		through += hop.User + "@" + hop.Address + ","
+		through.WriteString(hop.User + "@" + hop.Address + ",")
 	}
 	list, err := remote.ParseInventory(s.Hosts, s.Port)
 	all := make([]string, len(list))
 	for i, e := range list {
-		all[i] = through + cmp.Or(e.User, s.User) + "@" + e.Address(s.Port)
+		all[i] = through.String() + cmp.Or(e.User, s.User) + "@" + e.Address(s.Port)
 	}
 	return all, err
 }

@@ -7,6 +7,7 @@ import (
 	"encoding/pem"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"slices"
 	"strings"
@@ -364,9 +365,7 @@ func TestConnectorsInTheAuditLog(t *testing.T) {
 	type m = map[string]any
 	fields := func(more m) m {
 		all := m{"credential": "key", "environment": env, "hostKeys": "first_use", "kind": "ssh", "sudo": "password"}
-		for k, v := range more {
-			all[k] = v
-		}
+		maps.Copy(all, more)
 		return all
 	}
 	want := []m{
