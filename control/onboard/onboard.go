@@ -148,7 +148,6 @@ const (
 	hostLimit     = 10 * time.Minute // for everything over one connection
 	reportLimit   = 90 * time.Second
 	selfTestLimit = 2 * time.Minute
-	removeLimit   = 5 * time.Minute
 
 	// mostSelfTests is how often a self-test is begun again in one attempt.
 	mostSelfTests = 3

@@ -464,7 +464,7 @@ func (a *attempt) takeOff(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeoutCause(ctx, removeLimit, deploy.Failf(deploy.TimedOut, "the removal took longer than %s", removeLimit))
+	ctx, cancel := context.WithTimeoutCause(ctx, hostLimit, deploy.Failf(deploy.TimedOut, "the removal took longer than %s", hostLimit))
 	defer cancel()
 	if a.host, err = a.cfg.Reach(ctx, m); err != nil {
 		return err
