@@ -150,15 +150,7 @@ func (w *serverWalk) bareServers(ctx context.Context) (err error) {
 }
 
 func (w *serverWalk) signIn(ctx context.Context) (err error) {
-	profile := filepath.Join(w.stack.dir, "browser")
-	if err := os.MkdirAll(profile, 0o755); err != nil {
-		return err
-	}
-	w.page, err = browser.Open(ctx, browser.Options{Portal: w.h.Path("portal"), Dir: profile, Language: "en"})
-	if err != nil {
-		return err
-	}
-	if err := w.page.Goto(w.stack.URL); err != nil {
+	if w.page, err = openPortal(ctx, w.h, w.stack); err != nil {
 		return err
 	}
 	return signInFirst(w.page, w.stack.Password)

@@ -64,15 +64,35 @@ func (w *walk) startControl(ctx context.Context) error {
 	if w.stack.Password == "" {
 		return fmt.Errorf("no one-time password was shown")
 	}
-	profile := filepath.Join(w.stack.dir, "browser")
-	if err := os.MkdirAll(profile, 0o755); err != nil {
-		return err
+	w.page, err = openPortal(ctx, w.h, w.stack)
+	return err
+}
+
+// openPortal opens the page of the portal on which people sign in. Once in a
+// while a Chromium that has just started draws nothing, whatever it is given;
+// then it begins once more with another one.
+func openPortal(ctx context.Context, h *House, s *Stack) (*browser.Browser, error) {
+	var failed error
+	for range 2 {
+		dir := filepath.Join(s.dir, "browser")
+		if err := errors.Join(os.RemoveAll(dir), os.MkdirAll(dir, 0o755)); err != nil {
+			return nil, err
+		}
+		page, err := browser.Open(ctx, browser.Options{Portal: h.Path("portal"), Dir: dir, Language: "en"})
+		if err != nil {
+			return nil, err
+		}
+		err = all(
+			func() error { return page.Goto(s.URL) },
+			func() error { return page.Wait(browser.ID("signin-name"), pageLimit) },
+		)
+		if err == nil {
+			return page, nil
+		}
+		failed = errors.Join(failed, err, page.Close())
+		fmt.Fprintln(os.Stderr, "the portal does not show:", err)
 	}
-	w.page, err = browser.Open(ctx, browser.Options{Portal: w.h.Path("portal"), Dir: profile, Language: "en"})
-	if err != nil {
-		return err
-	}
-	return w.page.Goto(w.stack.URL)
+	return nil, failed
 }
 
 func (w *walk) signIn(context.Context) error {

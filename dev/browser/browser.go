@@ -83,8 +83,13 @@ func Open(ctx context.Context, o Options) (*Browser, error) {
 	return &Browser{cmd: cmd, in: in, answers: bufio.NewReader(out)}, nil
 }
 
+// closeLimit is how long Chromium may take to end by itself.
+const closeLimit = 20 * time.Second
+
 // Close ends Chromium and waits for it.
 func (b *Browser) Close() error {
+	kill := time.AfterFunc(closeLimit, func() { _ = b.cmd.Process.Kill() })
+	defer kill.Stop()
 	return errors.Join(b.in.Close(), b.cmd.Wait())
 }
 
