@@ -106,6 +106,7 @@ function Machine({ machine: m, set, reload, close }: Props) {
     ).finally(() => setBusy(false))
   }
   const working = x.state === 'creating' || (x.state === 'removing' && !x.nextAttemptAt)
+  const pushed = x.reason?.id === 'credential_missing' // from a workstation, not from here
   const taken = x.reason?.id === 'enrolled_elsewhere' || x.reason?.id === 'enrolled_twice'
   const forgettable = (!m.device || m.offboarded) && (!m.connector || m.gone)
   const words = {
@@ -132,9 +133,11 @@ function Machine({ machine: m, set, reload, close }: Props) {
         )}
         {mayDeploy && (
           <div className={styles.acts}>
-            <Button appearance="primary" disabledFocusable={busy || working} onClick={() => act(deployMachine(m.id), t('machine.deploying', { count: 1, number: format.number(1) }))} data-testid="machine-deploy">
-              {x.state === 'failed' ? t('machine.retry') : t('machine.deploy')}
-            </Button>
+            {!pushed && (
+              <Button appearance="primary" disabledFocusable={busy || working} onClick={() => act(deployMachine(m.id), t('machine.deploying', { count: 1, number: format.number(1) }))} data-testid="machine-deploy">
+                {x.state === 'failed' ? t('machine.retry') : t('machine.deploy')}
+              </Button>
+            )}
             {x.reason?.id === 'conflicting_agent' && <Button disabled={busy} onClick={() => setAsking('despite')} data-testid="machine-despite">{t('machine.despite')}</Button>}
             {taken && <Button disabled={busy} onClick={() => setAsking('take')} data-testid="machine-take">{t('machine.take')}</Button>}
             {!m.offboarded && <Button disabled={busy} onClick={() => setAsking('offboard')} data-testid="machine-offboard">{t('machine.offboard')}</Button>}
