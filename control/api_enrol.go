@@ -108,7 +108,8 @@ func (a *api) newJoinToken(ctx context.Context, r enrol.TokenRequest) (JoinToken
 		return JoinToken{}, errors.Join(err, a.ids.RevokeToken(ctx, r.Environment, t.ID))
 	}
 	v := joinToken(t)
-	v.Token, v.Command = text, "sudo komainu enrol "+text
+	// Through a pipe: the log of sudo and lists of processes show command lines.
+	v.Token, v.Command = text, "echo '"+text+"' | sudo komainu enrol --token-file -"
 	v.Snippets = new(deploy.Join{Server: a.address, CA: string(a.ids.CAPEM()), Token: text}.Ways())
 	return v, nil
 }

@@ -372,7 +372,7 @@ func TestJoinTokensOverTheAPI(t *testing.T) {
 	b := newBench(t)
 	path := "/environments/" + b.env + "/join-tokens"
 	token := want[JoinToken](b, 200, "POST", path, `{"label":"rack 4","expiresInSeconds":3600,"maxUses":20}`)
-	if !strings.HasPrefix(token.Token, "kmj1.") || token.Command != "sudo komainu enrol "+token.Token || token.MaxUses != 20 {
+	if !strings.HasPrefix(token.Token, "kmj1.") || token.Command != "echo '"+token.Token+"' | sudo komainu enrol --token-file -" || token.MaxUses != 20 {
 		t.Errorf("token %+v", token)
 	}
 	list := want[rest.List[JoinToken]](b, 200, "GET", path+"?limit=200", "")

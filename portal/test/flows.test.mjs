@@ -169,7 +169,7 @@ test('guide: from nothing to the first detection, live', async () => {
   await at('start-plan').click()
   await page.locator('[data-testid=start-1][data-done=true]').waitFor()
   await at('start-token').click()
-  assert.match(await text('start-command'), /^sudo komainu enrol --token kmj1\./)
+  assert.match(await text('start-command'), /^echo 'kmj1\..*' \| sudo komainu enrol --token-file -$/)
   await at('start-waiting').waitFor()
   const [device, other] = devices(2)
   device.name = 'first.example.net'
@@ -261,7 +261,7 @@ test('join token: shown once with its command, then revoked', async () => {
   await at('token-create-confirm').click()
   const token = await text('token-value')
   assert.match(token, /^kmj1\./)
-  for (const [way, holds] of [['shell', /install\.sh \| sudo sh/], ['cloudInit', /^#cloud-config\n/], ['ansible', /become: true/], ['image', /--image/], ['installed', /^sudo komainu enrol --token /]]) {
+  for (const [way, holds] of [['shell', /install\.sh \| sudo sh/], ['cloudInit', /^#cloud-config\n/], ['ansible', /become: true/], ['image', /--image/], ['installed', /sudo komainu enrol --token-file -$/]]) {
     await at(`token-way-${way}`).click()
     const command = await at('token-command').textContent()
     assert.match(command, holds)
