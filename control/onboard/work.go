@@ -410,16 +410,15 @@ func (a *attempt) succeeded(ctx context.Context, run, alert, text string) error 
 // tried again: the host may be down, or its package manager busy.
 func (e *Engine) remove(ctx context.Context, id string) {
 	a := &attempt{Engine: e, id: id, step: deploy.Remove}
-	tries, wanted := 0, false
+	tries := 0
 	err := e.cfg.Machines.Note(ctx, id, machine.Line{}, func(x *machine.Extension) {
-		if wanted = x.State != deploy.Removing; wanted {
-			return // somebody wants it protected again
+		if x.State == deploy.Removing {
+			x.Attempt, x.Next = x.Attempt+1, time.Time{}
+			tries = x.Attempt
 		}
-		x.Attempt, x.Next = x.Attempt+1, time.Time{}
-		tries = x.Attempt
 	})
-	if wanted {
-		return
+	if err == nil && tries == 0 {
+		return // somebody wants it protected again
 	}
 	if err == nil {
 		err = a.takeOff(ctx)
