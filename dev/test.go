@@ -10,6 +10,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -76,6 +77,11 @@ func test(ctx context.Context, h *House, args []string) error {
 	if total.passed == 0 {
 		errs = append(errs, errors.New("no test ran"))
 	}
+	// Once more at the end, where people look first and where a log that is cut
+	// begins.
+	for _, err := range errs {
+		h.Say("== failed: %s", tail(err.Error(), 6000))
+	}
 	h.Say("%d passed, %d failed, %d skipped", total.passed, total.failed, total.skipped)
 	if errs != nil {
 		return fault.New(fault.Internal, "%d parts failed", len(errs))
@@ -130,7 +136,7 @@ func goTests(ctx context.Context, h *House) (tally, error) {
 	if err := cmd.Start(); err != nil {
 		return tally{}, err
 	}
-	t, readErr := h.readGoTests(out)
+	t, failures, readErr := h.readGoTests(out)
 	runErr := cmd.Wait()
 	if readErr != nil {
 		return t, readErr
@@ -140,15 +146,14 @@ func goTests(ctx context.Context, h *House) (tally, error) {
 		return t, fmt.Errorf("go test: %w\n%s", exit, tail(complaints.String(), 8000))
 	}
 	if t.failed != 0 {
-		return t, fmt.Errorf("%d go tests failed\n%s", t.failed, tail(complaints.String(), 4000))
+		return t, fmt.Errorf("%d go tests failed\n%s%s", t.failed, strings.Join(failures, ""), tail(complaints.String(), 1000))
 	}
 	return t, runErr
 }
 
 // readGoTests counts results, prints a line per package, and what a failed or
-// skipped test said.
-func (h *House) readGoTests(r io.Reader) (tally, error) {
-	var t tally
+// skipped test said. failures is that again, in short.
+func (h *House) readGoTests(r io.Reader) (t tally, failures []string, err error) {
 	said := map[string]*bytes.Buffer{}
 	lines := bufio.NewScanner(r)
 	lines.Buffer(nil, 16<<20)
@@ -187,13 +192,46 @@ func (h *House) readGoTests(r io.Reader) (tally, error) {
 			t.failed++
 			h.Say("FAIL %s", key)
 			h.printSaid(said[key])
+			if said[key] != nil {
+				failures = append(failures, key+"\n"+gist(said[key].String()))
+			}
 		case "skip":
 			t.skipped++
 			h.Say("skip %s: %s", key, skipReason(said[key]))
 		}
 		delete(said, key)
 	}
-	return t, lines.Err()
+	return t, failures, lines.Err()
+}
+
+// remark is how a test begins what it says: with its file and line.
+var remark = regexp.MustCompile(`^\s*\S+_test\.go:\d+: `)
+
+// Bounds of a gist.
+const (
+	gistRemarks = 25 // the last ones
+	gistLines   = 4  // of each
+)
+
+// gist keeps of what a test said its remarks, and of each the first lines: the
+// rest is mostly logs of what it had started.
+func gist(said string) string {
+	var remarks []string
+	var room int
+	for line := range strings.Lines(said) {
+		switch {
+		case remark.MatchString(line):
+			remarks = append(remarks, line)
+			room = gistLines - 1
+		case room > 0 && remarks != nil:
+			remarks[len(remarks)-1] += line
+			room--
+		}
+	}
+	if remarks == nil {
+		return tail(said, 2000)
+	}
+	return strings.Join(remarks[max(0, len(remarks)-gistRemarks):], "")
 }
 
 func (h *House) printSaid(b *bytes.Buffer) {

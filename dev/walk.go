@@ -107,6 +107,7 @@ func (w *walk) run(ctx context.Context, steps []step) tally {
 		if err != nil {
 			t.failed++
 			w.h.Say("FAIL %2d %-58s %8s %s\n%v", i+1, s.name, took, shot, err)
+			w.h.Say("%s", w.shown())
 			// The later steps stand on this one.
 			t.skipped += len(steps) - i - 1
 			w.stack.PrintLogs()
@@ -131,6 +132,20 @@ func (w *walk) shoot(n int, name string) string {
 		return rel
 	}
 	return file
+}
+
+// shown is what a person reads on the page: where only the log of a run is
+// kept, it stands in for the screenshot.
+func (w *walk) shown() string {
+	if w.page == nil {
+		return "no page is open"
+	}
+	var text string
+	err := w.page.Evaluate(`location.href + '\n' + document.body.innerText.slice(0, 4000)`, &text)
+	if err != nil {
+		return "the page does not answer: " + err.Error()
+	}
+	return "--- the page\n" + strings.ReplaceAll(text, "\n\n", "\n")
 }
 
 // slug makes a file name of a step's name.

@@ -200,7 +200,13 @@ func (w *serverWalk) saveConnector(ctx context.Context) error {
 	err := all(
 		func() error { return w.page.Click(browser.ID("connector-save")) },
 		func() error { return w.page.Wait(browser.ID("connector-key-stored"), pageLimit) },
-		func() (err error) { w.connector, err = w.page.URL(); return err },
+		// It is saved, and then its page gets an address of its own.
+		func() error {
+			return waitFor(ctx, pageLimit, "the connector's page has its address", func() (saved bool, err error) {
+				w.connector, err = w.page.URL()
+				return !strings.Contains(w.connector, "/connectors/new"), err
+			})
+		},
 		func() error { return w.open("machines") },
 		func() error { return w.reads("head-machines", "2") },
 		func() error { return w.page.Wait(browser.ID("machine-row"), pageLimit) },

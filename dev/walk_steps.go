@@ -68,31 +68,20 @@ func (w *walk) startControl(ctx context.Context) error {
 	return err
 }
 
-// openPortal opens the page of the portal on which people sign in. Once in a
-// while a Chromium that has just started draws nothing, whatever it is given;
-// then it begins once more with another one.
+// openPortal opens the page of the portal on which people sign in.
 func openPortal(ctx context.Context, h *House, s *Stack) (*browser.Browser, error) {
-	var failed error
-	for range 2 {
-		dir := filepath.Join(s.dir, "browser")
-		if err := errors.Join(os.RemoveAll(dir), os.MkdirAll(dir, 0o755)); err != nil {
-			return nil, err
-		}
-		page, err := browser.Open(ctx, browser.Options{Portal: h.Path("portal"), Dir: dir, Language: "en"})
-		if err != nil {
-			return nil, err
-		}
-		err = all(
-			func() error { return page.Goto(s.URL) },
-			func() error { return page.Wait(browser.ID("signin-name"), pageLimit) },
-		)
-		if err == nil {
-			return page, nil
-		}
-		failed = errors.Join(failed, err, page.Close())
-		fmt.Fprintln(os.Stderr, "the portal does not show:", err)
+	dir := filepath.Join(s.dir, "browser")
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		return nil, err
 	}
-	return nil, failed
+	page, err := browser.Open(ctx, browser.Options{Portal: h.Path("portal"), Dir: dir, Language: "en"})
+	if err != nil {
+		return nil, err
+	}
+	if err := page.Goto(s.URL); err != nil {
+		return nil, errors.Join(err, page.Close())
+	}
+	return page, nil
 }
 
 func (w *walk) signIn(context.Context) error {

@@ -26,6 +26,7 @@ type machine struct {
 	root    string // its files, seen from here
 	init    int    // its first process
 	cmd     *exec.Cmd
+	booted  bool
 	console bytes.Buffer
 }
 
@@ -80,7 +81,7 @@ func (m *machine) start() {
 		"--capability=CAP_SYS_ADMIN,CAP_BPF,CAP_PERFMON,CAP_NET_ADMIN,CAP_SYS_RESOURCE,CAP_SYS_PTRACE")
 	m.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: unix.SIGKILL}
 	m.cmd.Stdout, m.cmd.Stderr = &m.console, &m.console
-	m.init = 0
+	m.init, m.booted = 0, false
 	m.must(m.cmd.Start())
 	children := fmt.Sprintf("/proc/%d/task/%d/children", m.cmd.Process.Pid, m.cmd.Process.Pid)
 	m.eventually("the machine has booted", func() bool {
@@ -96,6 +97,7 @@ func (m *machine) start() {
 		state, _ := m.try("systemctl", "is-system-running")
 		return strings.TrimSpace(state) == "running" || strings.TrimSpace(state) == "degraded"
 	})
+	m.booted = true
 	m.run("sh", "-c", "for m in $(grep ' /run/host/' /proc/mounts | cut -d' ' -f2); do umount $m; done; ! grep ' /run/host/' /proc/mounts")
 }
 
@@ -114,7 +116,7 @@ func (m *machine) powerOff() {
 		_ = unix.Kill(m.init, unix.SIGKILL)
 		m.t.Error("the machine outlived its test")
 	}
-	if m.t.Failed() {
+	if m.t.Failed() && !m.booted {
 		m.t.Logf("the console ends:\n%s", m.console.Bytes()[max(0, m.console.Len()-3000):])
 	}
 }

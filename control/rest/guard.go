@@ -23,12 +23,19 @@ type (
 	bodyKey    struct{}
 )
 
+// request is what the log says of one.
+type request struct{ id, method, path string }
+
+// requestOf returns the request that ctx belongs to. Outside of one it has no
+// id.
+func requestOf(ctx context.Context) request {
+	r, _ := ctx.Value(requestKey{}).(request)
+	return r
+}
+
 // RequestID returns the id of the request that ctx belongs to, which answers
 // carry as X-Request-Id.
-func RequestID(ctx context.Context) string {
-	id, _ := ctx.Value(requestKey{}).(string)
-	return id
-}
+func RequestID(ctx context.Context) string { return requestOf(ctx).id }
 
 // Guard is the outermost handler: it names the request, bounds its body, sets
 // the headers that keep a browser from being misled, turns a panic into an
@@ -49,7 +56,8 @@ func Guard(log *slog.Logger, next http.Handler, observe func(pattern string, sta
 		if strings.HasPrefix(r.URL.Path, "/api/") {
 			h.Set("Cache-Control", "no-store")
 		}
-		ctx := context.WithValue(r.Context(), requestKey{}, id)
+		about := request{id, r.Method, r.URL.Path}
+		ctx := context.WithValue(r.Context(), requestKey{}, about)
 		if r.Body != nil {
 			ctx = context.WithValue(ctx, bodyKey{}, r.Body)
 			r.Body = http.MaxBytesReader(w, r.Body, MaxBody)
@@ -62,7 +70,7 @@ func Guard(log *slog.Logger, next http.Handler, observe func(pattern string, sta
 				panic(v)
 			}
 			if v != nil {
-				p := internal(log, id, fmt.Errorf("panic: %v\n%s", v, debug.Stack()))
+				p := internal(log, about, fmt.Errorf("panic: %v\n%s", v, debug.Stack()))
 				if rec.status == 0 {
 					p.write(w)
 				}

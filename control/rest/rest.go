@@ -42,12 +42,15 @@ func Fault(log *slog.Logger, err error) *Problem {
 	if p, ok := errors.AsType[*Problem](err); ok {
 		return p
 	}
-	return internal(log, NewID(), err)
+	return internal(log, request{id: NewID()}, err)
 }
 
-func internal(log *slog.Logger, id string, err error) *Problem {
-	log.Error("request failed", "id", id, "error", err)
-	return &Problem{Kind: fault.Internal.String(), Message: "internal error; the log of the control plane has the details under this id", ID: id, status: http.StatusInternalServerError}
+func internal(log *slog.Logger, r request, err error) *Problem {
+	if r.method != "" {
+		log = log.With("method", r.method, "path", r.path)
+	}
+	log.Error("request failed", "id", r.id, "error", err)
+	return &Problem{Kind: fault.Internal.String(), Message: "internal error; the log of the control plane has the details under this id", ID: r.id, status: http.StatusInternalServerError}
 }
 
 // Write answers with an error as JSON.

@@ -25,6 +25,11 @@ type in struct{ rest.Paging }
 // serve answers one GET of /api/v1/x with what h returns.
 func serve(t *testing.T, log *bytes.Buffer, path string, h func(context.Context, *in) (string, error)) *httptest.ResponseRecorder {
 	t.Helper()
+	return serveAs(t.Context(), t, log, path, h)
+}
+
+func serveAs(ctx context.Context, t *testing.T, log *bytes.Buffer, path string, h func(context.Context, *in) (string, error)) *httptest.ResponseRecorder {
+	t.Helper()
 	l := slog.New(slog.NewTextHandler(log, nil))
 	explain := func(err error) error {
 		if errors.Is(err, http.ErrBodyNotAllowed) {
@@ -35,7 +40,7 @@ func serve(t *testing.T, log *bytes.Buffer, path string, h func(context.Context,
 	api := rest.NewAPI(l, "test", open(), explain)
 	api.Mount(rest.JSON("GET /api/v1/x", rest.Public, "x", h))
 	w := httptest.NewRecorder()
-	rest.Guard(l, api, nil).ServeHTTP(w, httptest.NewRequest("GET", path, nil))
+	rest.Guard(l, api, nil).ServeHTTP(w, httptest.NewRequestWithContext(ctx, "GET", path, nil))
 	return w
 }
 
@@ -61,10 +66,24 @@ func TestErrors(t *testing.T) {
 			if c.want.Message != "" && p.Message != c.want.Message {
 				t.Errorf("message %q", p.Message)
 			}
-			if c.status == 500 && (strings.Contains(p.Message, "secret") || p.ID == "" || p.ID != w.Header().Get("X-Request-Id") || !strings.Contains(log.String(), p.ID) || !strings.Contains(log.String(), "secret")) {
+			if c.status == 500 && (strings.Contains(p.Message, "secret") || p.ID == "" || p.ID != w.Header().Get("X-Request-Id") || !strings.Contains(log.String(), p.ID) || !strings.Contains(log.String(), "secret") || !strings.Contains(log.String(), "path=/api/v1/x")) {
 				t.Errorf("told %+v, logged %s", p, &log)
 			}
 		})
+	}
+}
+
+// Whoever leaves before the answer is no failure of ours.
+func TestClientLeaves(t *testing.T) {
+	var log bytes.Buffer
+	ctx, leave := context.WithCancel(t.Context())
+	w := serveAs(ctx, t, &log, "/api/v1/x", func(ctx context.Context, _ *in) (string, error) {
+		leave()
+		<-ctx.Done()
+		return "", fmt.Errorf("look: %w", ctx.Err())
+	})
+	if w.Code != 503 || log.Len() != 0 {
+		t.Errorf("%d %s, logged %s", w.Code, w.Body, &log)
 	}
 }
 

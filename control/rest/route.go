@@ -2,6 +2,7 @@ package rest
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"net/http"
 	"path"
@@ -180,11 +181,15 @@ func (a *API) fault(ctx context.Context, err error) *Problem {
 	if a.explain != nil {
 		err = a.explain(err)
 	}
-	if id := RequestID(ctx); id != "" && fault.Is(err, fault.Internal) {
+	if r := requestOf(ctx); r.id != "" && fault.Is(err, fault.Internal) {
 		if p, ok := err.(*Problem); ok {
 			return p
 		}
-		return internal(a.log, id, err)
+		if ctx.Err() != nil && errors.Is(err, ctx.Err()) {
+			// Whoever asked has left: nothing failed here, and nobody reads this.
+			return Fault(a.log, fault.Wrap(fault.Unavailable, err, "the request was taken back"))
+		}
+		return internal(a.log, r, err)
 	}
 	return Fault(a.log, err)
 }

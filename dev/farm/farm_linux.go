@@ -72,6 +72,11 @@ func New(ctx context.Context, base, dir string) (*Farm, error) {
 	if os.Getenv(Inside) == "" {
 		return nil, errors.New("a farm needs namespaces of its own")
 	}
+	// A browser in here drops every request of HTTP/2 when an address comes or
+	// goes, and with IPv6 each new link gets one, seconds later.
+	if err := os.WriteFile("/proc/sys/net/ipv6/conf/default/disable_ipv6", []byte("1"), 0); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
 	for _, args := range [][]string{
 		{"link", "set", "lo", "up"}, {"link", "add", "br0", "type", "bridge"}, {"address", "add", Gateway + "/16", "dev", "br0"}, {"link", "set", "br0", "up"},
 	} {

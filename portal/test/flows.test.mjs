@@ -517,6 +517,25 @@ test('a control plane that fails says so, and the page can try again', async () 
   await at('alert-row').first().waitFor()
 })
 
+test('what the network drops is read once more, and written once', async () => {
+  await begin()
+  await enter()
+  let reads = 0
+  await page.route('**/api/v1/alerts?*', (route) => (++reads === 1 ? route.abort('connectionreset') : route.continue()))
+  await at('nav-alerts').click()
+  await at('alert-row').first().waitFor()
+  assert.ok(reads >= 2, `${reads} reads`)
+  const { id, environment } = server.state.connectors[0]
+  let writes = 0
+  await page.route(`**/api/v1/connectors/${id}`, (route) => (route.request().method() === 'PUT' && ++writes ? route.abort('connectionreset') : route.continue()))
+  await page.goto(`${server.url}/environments/${environment}/connectors/${id}`)
+  await at('connector-name').fill('Another rack')
+  await at('connector-save').click()
+  await at('connector-error').waitFor()
+  assert.equal(writes, 1)
+  assert.equal(await at('connector-name').inputValue(), 'Another rack')
+})
+
 test('a session that ended leads to sign-in and back', async () => {
   await begin()
   await enter()

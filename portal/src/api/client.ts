@@ -43,22 +43,36 @@ interface Options {
   quiet?: boolean
 }
 
+const again = 300
+
+/**
+ * Fetches, and once more what only reads: a browser drops every request that
+ * is under way when an address comes or goes, as it does with a VPN or with
+ * containers on the same computer.
+ */
+async function answered(url: string, options: Options): Promise<{ answer: Response; text: string }> {
+  const method = options.method ?? 'GET'
+  for (let left = method === 'GET' ? 1 : 0; ; left--) {
+    try {
+      const answer = await fetch(url, {
+        method,
+        headers: options.body === undefined ? { Accept: 'application/json' } : { Accept: 'application/json', 'Content-Type': 'application/json' },
+        body: options.body === undefined ? undefined : JSON.stringify(options.body),
+        signal: options.signal,
+        credentials: 'same-origin',
+      })
+      return { answer, text: await answer.text() }
+    } catch (e) {
+      if (options.signal?.aborted) throw e
+      if (left === 0) throw new ApiError('unreachable', 0, String(e), '')
+    }
+    await new Promise((go) => window.setTimeout(go, again))
+  }
+}
+
 /** Sends one request and returns its JSON. */
 export async function request<T>(url: string, options: Options = {}): Promise<T> {
-  let answer: Response
-  try {
-    answer = await fetch(url, {
-      method: options.method ?? 'GET',
-      headers: options.body === undefined ? { Accept: 'application/json' } : { Accept: 'application/json', 'Content-Type': 'application/json' },
-      body: options.body === undefined ? undefined : JSON.stringify(options.body),
-      signal: options.signal,
-      credentials: 'same-origin',
-    })
-  } catch (e) {
-    if (options.signal?.aborted) throw e
-    throw new ApiError('unreachable', 0, String(e), '')
-  }
-  const text = await answer.text()
+  const { answer, text } = await answered(url, options)
   const json = parse(text)
   if (answer.ok) return json as T
   if (answer.status === 401 && !options.quiet) onSignedOut()
