@@ -67,7 +67,7 @@ func New(cfg Config) *Runner {
 		return r
 	}
 	r.handed = handedOver(cfg.Dir)
-	r.status, r.busy = j.Status, r.handed
+	r.status, r.busy = seen(j.Status, r.handed), r.handed
 	if !r.busy && !j.Status.State.Terminal() {
 		r.finish(&j, deploy.ReasonOf(deploy.UpgradeInterrupted, ""))
 	}
@@ -157,12 +157,22 @@ func (r *Runner) follow() {
 		r.cfg.Log.Error("the state of the upgrade cannot be read", "error", err)
 		return
 	}
+	now := seen(j.Status, going)
 	r.mu.Lock()
-	r.status, r.busy, r.handed = j.Status, going, going
+	r.status, r.busy, r.handed = now, going, going
 	r.mu.Unlock()
-	if was.State != j.Status.State {
-		r.tell(j.Status)
+	if was.State != now.State {
+		r.tell(now)
 	}
+}
+
+// seen is the status that others see. An upgrade has ended for them when the
+// installer has let go of it: then the next one may begin.
+func seen(s deploy.UpgradeStatus, going bool) deploy.UpgradeStatus {
+	if going && s.State.Terminal() {
+		s.State = deploy.UpgradeStateProbation
+	}
+	return s
 }
 
 // closeGap corrects the gap of an upgrade that has ended without protection,

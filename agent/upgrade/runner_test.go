@@ -290,6 +290,10 @@ func TestFollows(t *testing.T) {
 		t.Errorf("after the restart: %+v", s)
 	}
 	write(deploy.UpgradeStateRolledBack)
+	h.start()
+	if s, _ := h.runner.Status(); s.State != deploy.UpgradeStateProbation {
+		t.Errorf("before the installer has let go: %+v", s)
+	}
 	if err := os.Remove(filepath.Join(h.dir, "go")); err != nil {
 		t.Fatal(err)
 	}
