@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"komainu/control/client"
+	"komainu/deploy"
 	"komainu/fault"
 )
 
@@ -60,13 +61,21 @@ func showUpgrades(a *app, c *cobra.Command, v client.Upgrades) error {
 	}
 	fmt.Fprintln(c.ErrOrStderr())
 	if v.Halted != nil {
-		fmt.Fprintf(c.ErrOrStderr(), "halted: %s\n", cells(strings.TrimRight(v.Halted.Text+": "+v.Halted.Detail, ": ")))
+		fmt.Fprintf(c.ErrOrStderr(), "halted: %s\n", because(*v.Halted))
+	}
+	for _, h := range v.Held {
+		fmt.Fprintf(c.ErrOrStderr(), "%d waiting: %s (komainuctl upgrades devices --held %s)\n", h.Devices, because(h.Reason), cells(h.Reason.ID))
 	}
 	return nil
 }
 
+// because is a reason in a line.
+func because(r deploy.Reason) string {
+	return cells(strings.TrimRight(r.Text+": "+r.Detail, ": "))
+}
+
 func (a *app) upgradeDevices() *cobra.Command {
-	return list(a, "devices", "List the devices of the upgrade, ring by ring", map[string]string{"ring": "canary, early or broad", "state": "done, failed, waiting, or one of the states in the list", "q": "part of a name"},
+	return list(a, "devices", "List the devices of the upgrade, ring by ring", map[string]string{"ring": "canary, early or broad", "state": "done, failed, waiting, or one of the states in the list", "held": "id of the reason for which they wait", "q": "part of a name"},
 		func(c *cobra.Command, api *client.Client, q client.Query) (client.List[client.UpgradeDevice], error) {
 			return api.UpgradeDevices(c.Context(), q)
 		},
@@ -78,7 +87,7 @@ func (a *app) upgradeDevices() *cobra.Command {
 			}
 			switch {
 			case d.Reason != nil:
-				why = strings.TrimRight(d.Reason.Text+": "+d.Reason.Detail, ": ")
+				why = because(*d.Reason)
 			case d.Waits != "":
 				why = "waits for its " + d.Waits
 			}

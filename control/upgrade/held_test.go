@@ -29,6 +29,12 @@ func TestPackagesComeOneByOne(t *testing.T) {
 			t.Errorf("%+v", l)
 		}
 	}
+	if n := len(f.engine.Devices(org, Query{Held: string(deploy.NoPackage)})); n != v.Held[0].Devices {
+		t.Errorf("%d devices behind the number %d", n, v.Held[0].Devices)
+	}
+	if list := f.engine.Devices(org, Query{Held: string(deploy.UpgradeNoWayBack)}); len(list) != 0 {
+		t.Errorf("for another reason wait %+v", list)
+	}
 	if len(f.upgraded("1.1.0")) != 20 || len(f.orders) != 20 {
 		t.Errorf("%d have it, %d were asked", len(f.upgraded("1.1.0")), len(f.orders))
 	}

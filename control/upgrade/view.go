@@ -167,6 +167,7 @@ type Query struct {
 	Ring  string `query:"ring" enum:"canary,early,broad" doc:"a ring"`
 	State string `query:"state" enum:"done,failed,waiting,current,asked,fetching,ready,installing,probation,succeeded,rolled_back,unhealthy" doc:"done, failed and waiting are what the progress counts; the others are states"`
 	Text  string `query:"q" maxLength:"200" doc:"part of a name"`
+	Held  string `query:"held" maxLength:"100" doc:"id of the reason for which a device waits"`
 }
 
 // Devices returns the devices of a rollout that a query asks for, ring by
@@ -185,6 +186,9 @@ func (e *Engine) Devices(organization string, q Query) []Line {
 		}
 		if (q.State == standFailed || q.State == standWaiting) && q.State != m.stand() {
 			continue // also names of states: what the progress counts goes first
+		}
+		if why := m.why(); q.Held != "" && (why == nil || string(why.ID) != q.Held) {
+			continue
 		}
 		list = append(list, m.line())
 	}

@@ -81,8 +81,8 @@ export interface UpgradeDevice {
 type Abort = AbortSignal | undefined
 
 export const getUpgrades = (signal?: Abort) => request<Upgrades>(path(['upgrades']), { signal })
-export const listUpgradeDevices = (query: { ring: string; state: string; limit: number }, signal?: Abort) =>
-  request<{ items: UpgradeDevice[]; total: number; next: string }>(path(['upgrades', 'devices'], { ...query, state: query.state || undefined }), { signal })
+export const listUpgradeDevices = (query: { ring: string; state: string; held: string; limit: number }, signal?: Abort) =>
+  request<{ items: UpgradeDevice[]; total: number; next: string }>(path(['upgrades', 'devices'], { ...query }), { signal })
 export const saveUpgrades = (settings: UpgradeSettings & { version: number }) => request<Upgrades>(path(['upgrades']), { method: 'PUT', body: settings })
 export const haltUpgrades = () => request<Upgrades>(path(['upgrades', 'halt']), { method: 'POST' })
 export const resumeUpgrades = () => request<Upgrades>(path(['upgrades', 'resume']), { method: 'POST' })

@@ -6,6 +6,7 @@ import { useFormat, useName } from '../../i18n/names'
 import { RouteLink } from '../../ui/links'
 import { Panel } from '../../ui/Panel'
 import { PlainTable } from '../../ui/PlainTable'
+import { useReason } from '../../ui/reasons'
 import { Failure, Loading } from '../../ui/states'
 
 const useStyles = makeStyles({ dim: { color: tokens.colorNeutralForeground3 } })
@@ -13,20 +14,22 @@ const useStyles = makeStyles({ dim: { color: tokens.colorNeutralForeground3 } })
 /** As many as somebody reads; the number of all is said. */
 const shown = 200
 
-/** The devices that a number of the progress counts. */
-export function UpgradeDevices({ ring, state }: { ring: string; state: string }) {
+/** The devices that a number counts: of a ring, or those that wait for a reason. */
+export function UpgradeDevices({ ring, state, held }: { ring: string; state: string; held: string }) {
   const styles = useStyles()
   const { t } = useTranslation()
   const name = useName()
   const format = useFormat()
-  const devices = useData(`upgrade devices ${ring} ${state}`, (signal) => listUpgradeDevices({ ring, state, limit: shown }, signal), ['upgrade', 'device'], 1_000)
+  const reason = useReason()({ id: held, text: held, remedy: '' })
+  const title = held === '' ? t('upgrade.devicesOf', { ring: name('ring', ring) }) : t('upgrade.devicesHeld', { reason: reason.text })
+  const devices = useData(`upgrade devices ${ring} ${state} ${held}`, (signal) => listUpgradeDevices({ ring, state, held, limit: shown }, signal), ['upgrade', 'device'], 1_000)
   const why = (d: UpgradeDevice) => (d.reason ? [name('deployReason', d.reason.id), d.reason.detail].filter(Boolean).join(': ') : d.waits === '' ? '' : name('upgradeWaits', d.waits))
   return (
-    <Panel title={t('upgrade.devicesOf', { ring: name('ring', ring) })} actions={<RouteLink to="/upgrades">{t('action.close')}</RouteLink>}>
+    <Panel title={title} actions={<RouteLink to="/upgrades">{t('action.close')}</RouteLink>}>
       {!devices.data ? (devices.error ? <Failure error={devices.error} retry={devices.reload} /> : <Loading />) : (
         <>
           <PlainTable<UpgradeDevice>
-            label={t('upgrade.devicesOf', { ring: name('ring', ring) })} items={devices.data.items} rowId={(d) => d.device.id} rowTestid="upgrade-device"
+            label={title} items={devices.data.items} rowId={(d) => d.device.id} rowTestid="upgrade-device"
             columns={[
               { id: 'device', header: t('upgrade.device'), cell: (d) => <RouteLink to={`/devices/${encodeURIComponent(d.device.id)}`}>{d.device.name}</RouteLink> },
               { id: 'state', header: t('upgrade.now'), tight: true, cell: (d) => name('upgradeDeviceState', d.state) },

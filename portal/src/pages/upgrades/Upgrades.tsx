@@ -40,13 +40,14 @@ export default function Upgrades() {
   const repository = useData('repository', getRepository, ['upgrade'])
   const error = upgrades.error
   const [parameters] = useSearchParams()
-  const ring = parameters.get('ring')
+  const ring = parameters.get('ring') ?? ''
+  const held = parameters.get('held') ?? ''
   return (
     <Page title={t('nav.upgrades')} subtitle={t('upgrade.intro')}>
       {!upgrades.data ? (error ? <Failure error={error} retry={upgrades.reload} /> : <Loading />) : (
         <>
           <Progress view={upgrades.data} set={upgrades.set} reload={upgrades.reload} />
-          {ring !== null && <UpgradeDevices ring={ring} state={parameters.get('state') ?? ''} />}
+          {(ring !== '' || held !== '') && <UpgradeDevices ring={ring} state={parameters.get('state') ?? ''} held={held} />}
           <RingsForm view={upgrades.data} saved={upgrades.set} reload={upgrades.reload} packages={repository.data?.packages ?? []} />
         </>
       )}
@@ -124,7 +125,7 @@ function Progress({ view, set, reload }: { view: View; set: (view: View) => void
         ]}
       />
       {view.held.map((h) => (
-        <ReasonNote key={h.reason.id} reason={h.reason} intent="info"><span data-testid="upgrade-held">{t('upgrade.held', { count: h.devices, number: format.number(h.devices) })}</span></ReasonNote>
+        <ReasonNote key={h.reason.id} reason={h.reason} intent="info"><RouteLink to={`/upgrades?held=${encodeURIComponent(h.reason.id)}`} data-testid="upgrade-held">{t('upgrade.held', { count: h.devices, number: format.number(h.devices) })}</RouteLink></ReasonNote>
       ))}
       <Text size={200} className={styles.dim}>{t('upgrade.gapText')}</Text>
       {asking && <Confirm {...words[asking]} confirm={() => act(asking)} close={() => setAsking(undefined)} />}
