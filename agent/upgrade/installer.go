@@ -190,7 +190,7 @@ func (in *Installer) prepare(ctx context.Context, j *journal) *deploy.Reason {
 	if err := in.verify(j); err != nil {
 		return new(deploy.ReasonOf(deploy.UpgradeUntrusted, err.Error()))
 	}
-	if err := in.free(ctx, j.New.Format); err != nil {
+	if err := in.free(ctx, j.New.Format, time.Now().Add(in.cfg.Times.Lock)); err != nil {
 		return new(deploy.ReasonOf(deploy.PackageManagerBusy, err.Error()))
 	}
 	report, err := in.answer(ctx, in.cfg.Times.Before)
@@ -210,16 +210,20 @@ func (in *Installer) verify(j *journal) error {
 	return errors.Join(in.cfg.Verify(j.New, j.Staged, dir, newFile), in.cfg.Verify(j.Old, j.Staged, dir, oldFile))
 }
 
-// free waits until nobody else uses the package manager.
-func (in *Installer) free(ctx context.Context, format string) error {
+// errBusy is that somebody else uses the package manager, and for how long.
+type errBusy time.Duration
+
+func (e errBusy) Error() string { return "for more than " + time.Duration(e).String() }
+
+// free waits until nobody else uses the package manager, up to a limit.
+func (in *Installer) free(ctx context.Context, format string, limit time.Time) error {
 	m, err := in.cfg.Manager(format)
 	if err != nil {
 		return err
 	}
-	limit := time.Now().Add(in.cfg.Times.Lock)
 	for m.Busy() {
 		if time.Now().After(limit) {
-			return fmt.Errorf("for more than %s", in.cfg.Times.Lock)
+			return errBusy(in.cfg.Times.Lock)
 		}
 		if err := pause(ctx, in.cfg.Times.Again/4); err != nil {
 			return err
@@ -249,22 +253,39 @@ func (in *Installer) install(ctx context.Context, j *journal) error {
 	case ctx.Err() != nil:
 		return ctx.Err()
 	}
+	if _, busy := errors.AsType[errBusy](err); busy && j.Attempts == 1 {
+		// It was never free, nothing was changed.
+		j.Status.Reason = new(deploy.ReasonOf(deploy.PackageManagerBusy, err.Error()))
+		return in.end(j, deploy.UpgradeStateFailed)
+	}
 	j.Status.Reason = new(deploy.ReasonOf(deploy.UpgradeFailed, err.Error()))
 	return in.next(j, StepBack, deploy.UpgradeStateInstalling)
 }
 
-// put has the package manager install a file, to its end.
+// put has the package manager install a file, to its end. Somebody may begin to
+// use it between the look at it and the installation: then that is tried again.
 func (in *Installer) put(ctx context.Context, format, file string) error {
 	m, err := in.cfg.Manager(format)
 	if err != nil {
 		return err
 	}
-	if err := in.free(ctx, format); err != nil {
-		return err
+	limit := time.Now().Add(in.cfg.Times.Lock)
+	var failed error
+	for failed == nil || m.Busy() && time.Now().Before(limit) {
+		if err := in.free(ctx, format, limit); err != nil {
+			if failed == nil {
+				failed = err
+			}
+			return failed
+		}
+		whole, cancel := context.WithTimeout(context.WithoutCancel(ctx), installLimit)
+		failed = m.Install(whole, filepath.Join(in.cfg.Dir, file))
+		cancel()
+		if failed == nil {
+			return nil
+		}
 	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), installLimit)
-	defer cancel()
-	return m.Install(ctx, filepath.Join(in.cfg.Dir, file))
+	return failed
 }
 
 // back installs the version from before. It is tried for as long as it takes:

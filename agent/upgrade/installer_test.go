@@ -20,13 +20,21 @@ type site struct {
 	version string // that runs
 	lacks   func() []string
 	reaches func() bool // the program from before, the control plane
+	busy    func() bool // somebody else uses the package manager
+	refuses func() error
+	status  deploy.UpgradeStatus // in the end
 }
 
 // Busy implements Manager.
-func (s *site) Busy() bool { return false }
+func (s *site) Busy() bool { return s.busy != nil && s.busy() }
 
 // Install implements Manager: the file is named after what is in it.
 func (s *site) Install(_ context.Context, file string) error {
+	if s.refuses != nil {
+		if err := s.refuses(); err != nil {
+			return err
+		}
+	}
 	s.version = map[string]string{newFile: "1.2.0", oldFile: "1.1.0"}[filepath.Base(file)]
 	return nil
 }
@@ -79,7 +87,55 @@ func (s *site) upgrade(t *testing.T) (deploy.UpgradeState, time.Duration) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	s.status = j.Status
 	return j.Status.State, time.Since(began)
+}
+
+// TestBusy: what somebody else does with the package manager after the
+// preparation says nothing about the version.
+func TestBusy(t *testing.T) {
+	well := func() []string { return nil }
+	t.Run("between the look and the installation", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			until := time.Time{}
+			s := &site{lacks: well, busy: func() bool { return time.Now().Before(until) }}
+			s.refuses = func() error {
+				if until.IsZero() {
+					until = time.Now().Add(time.Minute)
+					return errors.New("dpkg frontend lock was locked by another process")
+				}
+				return nil
+			}
+			if state, took := s.upgrade(t); state != deploy.UpgradeStateSucceeded || took < time.Minute {
+				t.Errorf("%s after %s: %+v", state, took, s.status.Reason)
+			}
+		})
+	})
+	t.Run("for longer than it waits", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			looks := 0
+			s := &site{lacks: well, busy: func() bool { looks++; return looks > 1 }, refuses: func() error { return errors.New("it was installed") }}
+			state, _ := s.upgrade(t)
+			if state != deploy.UpgradeStateFailed || s.status.Reason.ID != deploy.PackageManagerBusy || s.version != "1.1.0" {
+				t.Errorf("%s, version %s: %+v", state, s.version, s.status.Reason)
+			}
+		})
+	})
+	t.Run("a package that cannot be installed goes back", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			tries := 0
+			s := &site{lacks: well, refuses: func() error {
+				if tries++; tries == 1 {
+					return errors.New("no space left on device")
+				}
+				return nil
+			}}
+			state, _ := s.upgrade(t)
+			if state != deploy.UpgradeStateFailed || s.status.Reason.ID != deploy.UpgradeFailed || s.version != "1.1.0" {
+				t.Errorf("%s, version %s: %+v", state, s.version, s.status.Reason)
+			}
+		})
+	})
 }
 
 // TestNoLink: a version without a link goes back when the program from before
