@@ -23,7 +23,7 @@ func (e *Engine) decide(ctx context.Context, m *machine.Machine, p Plan, s Setti
 	case d.reason == nil:
 	case d.reason.ID == deploy.NoWay:
 		return stay(deploy.Waiting, deploy.CredentialMissing, command), nil
-	case d.reason.ID == deploy.NoReport && m.Extension.State != deploy.Succeeded && device.Silent < silentFor:
+	case d.reason.ID == deploy.NoReport && m.Extension.State != deploy.Succeeded && device.Awaited < silentFor:
 		return decision{work: verify}, nil // it has just enrolled, and connects
 	case d.reason.ID == deploy.NoReport:
 		d.reason.Detail += "; to install it anew: " + command
