@@ -127,6 +127,14 @@ func startWorker(ctx context.Context, cfg Config) error {
 	w.record.agentEvent(event.AgentStarted, map[string]string{"version": Version, "pid": strconv.Itoa(os.Getpid())})
 	defer w.record.agentEvent(event.AgentStopped, nil)
 
+	// That protection ends is noted before any part is told to end: on a busy
+	// host the others may be gone long before one that notes it beside them.
+	ctx, end := afterwards(ctx, func() {
+		if w.realtime != nil {
+			w.protected(false)
+		}
+	})
+	defer end()
 	var parts sync.WaitGroup
 	keep := func(name string, run func(context.Context) error) { parts.Go(func() { w.keep(ctx, name, run) }) }
 	keep("recorder", w.record.Run)
@@ -151,6 +159,19 @@ func startWorker(ctx context.Context, cfg Config) error {
 	parts.Wait()
 	w.protect.work.Wait()
 	return nil
+}
+
+// afterwards returns a context that ends when ctx has ended and f has returned.
+func afterwards(ctx context.Context, f func()) (context.Context, context.CancelFunc) {
+	later, end := context.WithCancel(context.WithoutCancel(ctx))
+	stop := context.AfterFunc(ctx, func() {
+		f()
+		end()
+	})
+	return later, func() {
+		stop()
+		end()
+	}
 }
 
 // keep runs a part until ctx ends, and again when it fails.
@@ -554,7 +575,6 @@ func (w *worker) runMarks(ctx context.Context) error {
 			// The guardian takes all marks away when it closes the group. To ask
 			// the broker for it would be to wait for an answer that nobody reads
 			// any more.
-			w.protected(false)
 			return nil
 		case <-w.wakeup:
 		case <-tick.C:

@@ -32,7 +32,7 @@ type machine struct {
 
 // debian returns a folder with a Debian that only lacks our packages. It is
 // made once for a checkout, from Debian's mirror.
-func debian(t *testing.T) string {
+func debian(t *testing.T, packages ...string) string {
 	t.Helper()
 	need.Program(t, "debootstrap")
 	need.Program(t, "systemd-nspawn")
@@ -41,6 +41,9 @@ func debian(t *testing.T) string {
 		t.Fatal(err)
 	}
 	dir, err := farm.Base(t.Context(), house)
+	if err == nil && len(packages) > 0 {
+		dir, err = farm.With(t.Context(), dir, packages...)
+	}
 	if err != nil {
 		t.Fatal(err)
 	}

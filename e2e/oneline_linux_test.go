@@ -21,18 +21,8 @@ func TestOneLine(t *testing.T) {
 	if m == nil {
 		return
 	}
-	m.run("sh", "-c", "mkdir -p /usr/share/komainu/packages /srv/demo && mount -t tmpfs komainu-demo /srv/demo && mount -t tmpfs -o noexec none /tmp && mount -t tmpfs -o noexec none /var/tmp")
-	agent := deb("komainu-agent", thisVersion)
-	text, err := os.ReadFile(agent)
-	m.must(err)
-	m.must(os.WriteFile(filepath.Join(m.root, "usr/share/komainu/packages", filepath.Base(agent)), text, 0o644))
-	m.install(deb("komainu-control", thisVersion))
-	c := &console{machine: m}
-	c.token = strings.TrimSpace(m.run("komainu-control", "admin", "token"))
-	var list struct{ Items []struct{ ID string } }
-	c.must(json.Unmarshal([]byte(c.call("GET", "/api/v1/environments", "")), &list))
-	environment := "/api/v1/environments/" + list.Items[0].ID
-	c.call("PUT", environment+"/plan", `{"version":1,"servers":true,"filesystems":[{"path":"*","mode":"ignore"},{"path":"/srv/demo","mode":"block"}]}`)
+	m.run("sh", "-c", "mkdir /srv/demo && mount -t tmpfs komainu-demo /srv/demo && mount -t tmpfs -o noexec none /tmp && mount -t tmpfs -o noexec none /var/tmp")
+	c, environment := switchedOn(m)
 
 	// Nothing is changed on a host that does not trust, or is not fit.
 	good := c.join(environment, `{"label":"good","maxUses":2}`)
@@ -82,6 +72,27 @@ func TestOneLine(t *testing.T) {
 	c.run("sh", "-c", "test -s /etc/komainu/join-token && test -e /etc/komainu/image && ! ls /var/lib/komainu/agent/identity* 2>/dev/null && ! systemctl is-active -q komainu-agent")
 }
 
+// switchedOn installs a control plane that has a package of the agent, and
+// switches the plan of its environment on. environment is the path of that in
+// the API.
+func switchedOn(m *machine) (c *console, environment string) {
+	m.t.Helper()
+	agent := deb("komainu-agent", thisVersion)
+	text, err := os.ReadFile(agent)
+	m.must(err)
+	packages := filepath.Join(m.root, "usr/share/komainu/packages")
+	m.must(os.MkdirAll(packages, 0o755))
+	m.must(os.WriteFile(filepath.Join(packages, filepath.Base(agent)), text, 0o644))
+	m.install(deb("komainu-control", thisVersion))
+	c = &console{machine: m}
+	c.token = strings.TrimSpace(m.run("komainu-control", "admin", "token"))
+	var list struct{ Items []struct{ ID string } }
+	c.must(json.Unmarshal([]byte(c.call("GET", "/api/v1/environments", "")), &list))
+	environment = "/api/v1/environments/" + list.Items[0].ID
+	c.call("PUT", environment+"/plan", `{"version":1,"servers":true,"filesystems":[{"path":"*","mode":"ignore"},{"path":"/srv/demo","mode":"block"}]}`)
+	return c, environment
+}
+
 // leaves has root on the host take it out of protection.
 func (c *console) leaves() {
 	c.t.Helper()
@@ -107,7 +118,7 @@ func (c *console) leaves() {
 
 type joinToken struct {
 	ID, Token string
-	Snippets  struct{ Shell string }
+	Snippets  struct{ Shell, CloudInit, Ansible string }
 }
 
 func (c *console) join(environment, body string) (j joinToken) {

@@ -65,13 +65,16 @@ func inspect(t *testing.T, dir, name string, want map[string]string) {
 	rpm("--root", root, "--verify", "--nodeps", "--noscripts", name)
 }
 
-func onMachine(t *testing.T, prepare func(dir string)) *machine {
+// onMachine boots a Debian, with some of its packages beside what each server
+// has, and returns nil on the stage's parent. prepare puts our packages into a
+// folder.
+func onMachine(t *testing.T, prepare func(dir string), packages ...string) *machine {
 	t.Helper()
 	need.Root(t)
 	if runtime.GOARCH != "amd64" {
 		t.Skip("the packages of this test are for amd64")
 	}
-	base := debian(t)
+	base := debian(t, packages...)
 	if os.Getenv(envStage) == "" {
 		dir := t.TempDir()
 		prepare(dir)

@@ -336,6 +336,37 @@ func Base(ctx context.Context, dir string) (string, error) {
 	return base, os.Rename(unfinished, base)
 }
 
+// With returns a folder with what is in base, a folder that Base has returned,
+// and packages of Debian beside it. It is made once and kept beside base.
+func With(ctx context.Context, base string, packages ...string) (string, error) {
+	dir := base + "-" + strings.Join(packages, "-")
+	if _, err := os.Stat(dir); err == nil {
+		return dir, nil
+	}
+	unfinished, err := os.MkdirTemp(filepath.Dir(base), "debian-")
+	if err != nil {
+		return "", err
+	}
+	defer os.RemoveAll(unfinished)
+	if err := run(ctx, "cp", "-a", base+"/.", unfinished); err != nil {
+		return "", err
+	}
+	inside := []string{"--quiet", "--directory=" + unfinished, "--register=no", "--keep-unit", "--console=pipe", "--resolv-conf=replace-host", "--setenv=DEBIAN_FRONTEND=noninteractive"}
+	for _, name := range []string{"http_proxy", "https_proxy", "no_proxy"} {
+		if v := os.Getenv(name); v != "" {
+			inside = append(inside, "--setenv="+name+"="+v)
+		}
+	}
+	// A mirror may be one that stands still.
+	inside = append(inside, "apt-get", "-qy", "-oAcquire::Check-Valid-Until=false", "-oAcquire::Check-Date=false")
+	for _, args := range [][]string{{"update"}, append([]string{"install", "--no-install-recommends"}, packages...), {"clean"}} {
+		if err := run(ctx, "systemd-nspawn", append(append([]string{}, inside...), args...)...); err != nil {
+			return "", err
+		}
+	}
+	return dir, os.Rename(unfinished, dir)
+}
+
 func run(ctx context.Context, name string, args ...string) error {
 	out, err := exec.CommandContext(ctx, name, args...).CombinedOutput()
 	if err != nil {
