@@ -20,7 +20,7 @@ import (
 const (
 	envKills    = "KOMAINU_E2E_KILLS"
 	envKillSeed = "KOMAINU_E2E_KILL_SEED"
-	envKillWay  = "KOMAINU_E2E_KILL_WAY" // only the ways with this in their name
+	envKillWay  = "KOMAINU_E2E_KILL_WAY" // only what has this in its name, like: rpm, remove
 	killsCI     = 2
 	killSeedCI  = 4
 )
@@ -101,10 +101,10 @@ type action struct{ name, from, to string }
 // way tries one way to install, with everything that it is for.
 func (k *kills) way(w way) {
 	k.t.Helper()
-	if !strings.Contains(w.name, os.Getenv(envKillWay)) {
-		return
-	}
 	for _, a := range []action{{"install", "", thisVersion}, {"upgrade", thisVersion, nextVersion}, {"downgrade", nextVersion, thisVersion}, {"remove", thisVersion, ""}} {
+		if !strings.Contains(w.name+", "+a.name, os.Getenv(envKillWay)) {
+			continue
+		}
 		line := w.remove("")
 		if a.to != "" {
 			line = w.install(a.to)
