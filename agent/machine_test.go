@@ -6,6 +6,9 @@ import (
 	"testing"
 
 	"komainu/agent/link"
+	"komainu/agent/localapi"
+	"komainu/deploy"
+	"komainu/fault"
 )
 
 func TestMachinesAreToldApart(t *testing.T) {
@@ -84,6 +87,19 @@ func TestIdentityOfAnotherMachineIsPutAway(t *testing.T) {
 		t.Error("the identity of the other machine is still in use")
 	}
 	if _, err := os.Stat(filepath.Join(dir, "identity.copied.json")); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestACopyProvesNothing: a machine that was copied while its agent ran has the
+// identity still.
+func TestACopyProvesNothing(t *testing.T) {
+	id := link.Identity{Device: "d", Machine: fingerprintOf("aaaa", "1111").String()}
+	if _, err := prove(id, fingerprintOf("aaaa", "2222"), localapi.ProofRequest{Nonce: deploy.NewNonce()}); !fault.Is(err, fault.Conflict) {
+		t.Error(err)
+	}
+	// On its own machine it would, had it a key.
+	if _, err := prove(id, fingerprintOf("aaaa", "1111"), localapi.ProofRequest{Nonce: deploy.NewNonce()}); !fault.Is(err, fault.Invalid) {
 		t.Error(err)
 	}
 }

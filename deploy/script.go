@@ -202,10 +202,17 @@ func (a *answer) run(ctx context.Context, h Host, args []string, stdin io.Reader
 // maxDetail bounds what a host says that is kept.
 const maxDetail = 600
 
+// proofFact is the one fact that is longer.
+const proofFact = "proof"
+
 func (a *answer) line(text string) {
 	word, rest, _ := strings.Cut(text, " ")
-	if len(rest) > maxDetail {
-		rest = rest[:maxDetail]
+	most := maxDetail
+	if word == "fact" && strings.HasPrefix(rest, proofFact+" ") {
+		most = len(proofFact+" ") + maxProof
+	}
+	if len(rest) > most {
+		rest = rest[:most]
 	}
 	rest = strings.ToValidUTF8(strings.TrimSpace(rest), "?")
 	switch word {

@@ -152,7 +152,7 @@ func (a *app) tree() *cobra.Command {
 	root.SetUsageTemplate(usageTemplate(a))
 	root.AddCommand(
 		a.health(), a.config(), a.scan(), a.threat(), a.exclusion(), a.definitions(),
-		a.connectivity(), a.edr(), a.log(), a.diagnostic(), a.test(), a.upgrade(), a.enrol(), a.offboard(), a.version(),
+		a.connectivity(), a.edr(), a.log(), a.diagnostic(), a.test(), a.upgrade(), a.enrol(), a.offboard(), a.identity(), a.version(),
 	)
 	for _, name := range []string{"network-protection", "performance-profiles", "device-control", "system-extension", "notice", "tips", "event", "user"} {
 		root.AddCommand(a.missing(name))

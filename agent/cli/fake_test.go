@@ -355,6 +355,14 @@ func (f *fakeAgent) Enrol(_ context.Context, req localapi.EnrolRequest) (localap
 	return localapi.EnrolResult{Device: "d-1", Organization: "Example", Environment: "Head office", Server: "https://control.example:8443"}, nil
 }
 
+func (f *fakeAgent) Prove(_ context.Context, req localapi.ProofRequest) (localapi.ProofResult, error) {
+	defer f.lock()()
+	if !f.enrolled {
+		return localapi.ProofResult{}, fault.New(fault.NotFound, "this device is not enrolled")
+	}
+	return localapi.ProofResult{Device: "d-1", Proof: "certificate." + string(req.Nonce)}, nil
+}
+
 func (f *fakeAgent) Offboard(_ context.Context, req localapi.OffboardRequest) (localapi.OffboardResult, error) {
 	defer f.lock()()
 	if !f.enrolled {

@@ -148,6 +148,11 @@ type Enrolment interface {
 	// also fault.Unavailable when the server does not answer and
 	// fault.Unauthentic when it does not know the device.
 	Offboard(ctx context.Context, req OffboardRequest) (OffboardResult, error)
+	// Prove signs a nonce with the key of the device, and nothing else. Errors:
+	// fault.NotFound when the device is not enrolled, fault.Invalid for a nonce
+	// that is none, fault.Conflict on a copy of the machine that the identity
+	// was given to.
+	Prove(ctx context.Context, req ProofRequest) (ProofResult, error)
 }
 
 // Definitions updates the definitions.

@@ -200,6 +200,11 @@ func (c *Client) Offboard(ctx context.Context, req OffboardRequest) (OffboardRes
 	return exchange[OffboardResult](ctx, c, http.MethodPost, "/v1/enrolment/offboard", req)
 }
 
+// Prove has the device prove who it is.
+func (c *Client) Prove(ctx context.Context, req ProofRequest) (ProofResult, error) {
+	return exchange[ProofResult](ctx, c, http.MethodPost, "/v1/enrolment/proof", req)
+}
+
 // UpdateDefinitions looks for newer definitions.
 func (c *Client) UpdateDefinitions(ctx context.Context) (DefinitionsResult, error) {
 	return exchange[DefinitionsResult](ctx, c, http.MethodPost, "/v1/definitions/update", nil)

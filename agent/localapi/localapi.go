@@ -18,6 +18,7 @@ package localapi
 import (
 	"time"
 
+	"komainu/deploy"
 	"komainu/policy"
 )
 
@@ -222,6 +223,17 @@ type EnrolResult struct {
 	Organization string `json:"organization"`
 	Environment  string `json:"environment"`
 	Server       string `json:"server"`
+}
+
+// ProofRequest asks the device to prove who it is.
+type ProofRequest struct {
+	Nonce deploy.Nonce `json:"nonce"`
+}
+
+// ProofResult is the proof, for whoever has made the nonce.
+type ProofResult struct {
+	Device string `json:"device"`
+	Proof  string `json:"proof"` // as deploy.ParseProof reads it
 }
 
 // DefinitionsResult is the outcome of an update of the definitions.

@@ -60,6 +60,7 @@ func (s *Server) routes() []route {
 		{"GET /v1/connectivity", everybody, s.testConnectivity},
 		{"POST /v1/enrolment", admins, s.enrol},
 		{"POST /v1/enrolment/offboard", admins, s.offboard},
+		{"POST /v1/enrolment/proof", admins, s.prove},
 		{"POST /v1/definitions/update", admins, s.updateDefinitions},
 		{"GET /v1/diagnostics", admins, s.diagnostics},
 		{"GET /v1/diagnostics/real-time-protection", admins, s.scanCounters},
@@ -390,6 +391,17 @@ func (s *Server) offboard(c *call) error {
 		return absent("enrolment")
 	}
 	return answer(c)(s.cfg.Backend.Enrolment.Offboard(c.r.Context(), req))
+}
+
+func (s *Server) prove(c *call) error {
+	req, err := decode[ProofRequest](c)
+	if err != nil {
+		return err
+	}
+	if s.cfg.Backend.Enrolment == nil {
+		return absent("enrolment")
+	}
+	return answer(c)(s.cfg.Backend.Enrolment.Prove(c.r.Context(), req))
 }
 
 func (s *Server) updateDefinitions(c *call) error {

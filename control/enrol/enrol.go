@@ -181,13 +181,21 @@ func (a *Authority) TLSConfig() *tls.Config {
 // revoked one.
 func (a *Authority) Identify(ctx context.Context, s *tls.ConnectionState) (event.DeviceID, error) {
 	id, c, err := a.peer(ctx, s)
+	if err == nil {
+		err = a.current(id, c)
+	}
 	if err != nil {
 		return "", err
 	}
-	if a.cfg.Now().After(c.NotAfter) {
-		return "", fault.New(fault.Unauthentic, "the certificate of device %s expired at %s; the agent renews it by itself", id, c.NotAfter.Format(time.RFC3339))
-	}
 	return id, nil
+}
+
+// current refuses a certificate that is good for nothing but its renewal.
+func (a *Authority) current(id event.DeviceID, c *x509.Certificate) error {
+	if a.cfg.Now().After(c.NotAfter) {
+		return fault.New(fault.Unauthentic, "the certificate of device %s expired at %s; the agent renews it by itself", id, c.NotAfter.Format(time.RFC3339))
+	}
+	return nil
 }
 
 // peer returns the device of a certificate that is ours and not revoked. One
@@ -197,7 +205,13 @@ func (a *Authority) peer(ctx context.Context, s *tls.ConnectionState) (event.Dev
 	if s == nil || len(s.PeerCertificates) == 0 {
 		return "", nil, fault.New(fault.Unauthentic, "a device certificate is needed; enrol first")
 	}
-	c, now := s.PeerCertificates[0], a.cfg.Now()
+	return a.vouched(ctx, s.PeerCertificates[0])
+}
+
+// vouched is peer for a certificate whose key the other side has shown that it
+// has.
+func (a *Authority) vouched(ctx context.Context, c *x509.Certificate) (event.DeviceID, *x509.Certificate, error) {
+	now := a.cfg.Now()
 	if now.After(c.NotAfter.Add(renewGrace)) {
 		return "", nil, fault.New(fault.Unauthentic, "the certificate expired at %s, too long ago to renew it; enrol again with --force", c.NotAfter.Format(time.RFC3339))
 	}

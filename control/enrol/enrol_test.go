@@ -28,7 +28,7 @@ type clock struct{ t time.Time }
 
 func (c *clock) now() time.Time { return c.t }
 
-func database(t *testing.T) *bun.DB {
+func database(t testing.TB) *bun.DB {
 	t.Helper()
 	b, err := db.OpenMemory()
 	if err != nil {
@@ -41,7 +41,7 @@ func database(t *testing.T) *bun.DB {
 	return b
 }
 
-func open(t *testing.T, dir string, hosts ...string) (*Authority, *clock) {
+func open(t testing.TB, dir string, hosts ...string) (*Authority, *clock) {
 	t.Helper()
 	c := &clock{time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC)}
 	a, err := Open(Config{DB: database(t), Dir: dir, Hosts: hosts, Log: slog.New(slog.NewTextHandler(t.Output(), nil)), Now: c.now})

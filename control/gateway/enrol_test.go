@@ -14,6 +14,7 @@ import (
 
 	"komainu/agent/link"
 	"komainu/control/enrol"
+	"komainu/deploy"
 	"komainu/fault"
 )
 
@@ -232,5 +233,41 @@ func TestConnectivity(t *testing.T) {
 	p.start()
 	if err := link.Test(t.Context(), t.TempDir(), link.Proxy{}, time.Now, nil); !fault.Is(err, fault.Conflict) {
 		t.Errorf("without an enrolment: %v", err)
+	}
+}
+
+// TestProofOfAnEnrolledAgent has a real identity prove itself until it is
+// revoked.
+func TestProofOfAnEnrolledAgent(t *testing.T) {
+	p := newPlane(t)
+	_, token := p.token(nil)
+	dir := t.TempDir()
+	id, err := link.Enrol(t.Context(), link.EnrolOptions{Dir: dir, Token: token})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := id.Prove("no nonce"); !fault.Is(err, fault.Invalid) {
+		t.Errorf("it signs anything: %v", err)
+	}
+	n := deploy.NewNonce()
+	proof, err := id.Prove(n)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := p.ids.Proves(t.Context(), id.Device, n, proof.String()); err != nil {
+		t.Error(err)
+	}
+	if err := p.ids.Proves(t.Context(), id.Device, deploy.NewNonce(), proof.String()); !fault.Is(err, fault.Unauthentic) {
+		t.Errorf("a proof from before is believed: %v", err)
+	}
+	if err := p.ids.Revoke(t.Context(), id.Device); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.ids.Proves(t.Context(), id.Device, n, proof.String()); !fault.Is(err, fault.Unauthentic) {
+		t.Errorf("a device that is revoked proves itself: %v", err)
+	}
+	id.Key = ""
+	if _, err := id.Prove(n); !fault.Is(err, fault.Invalid) {
+		t.Errorf("without a key: %v", err)
 	}
 }

@@ -222,6 +222,13 @@ facts() {
     say "done"
 }
 
+# prove has the agent show that it has the key of the device that it is. One that
+# does not run, or is too old for this, shows nothing.
+prove() {
+    say "fact proof $(plain "$(timeout 10 /usr/bin/komainu identity prove "$nonce" 2>/dev/null | head -n 1)" 3000)"
+    say "done"
+}
+
 # unwritten says why the package is not here.
 unwritten() {
     why=$(cat "$work/log" 2>/dev/null)
@@ -444,6 +451,7 @@ for argument; do
     enrol=*) enrol=${argument#*=} ;;
     cloud=*) cloud=${argument#*=} ;;
     pin=*) pin=${argument#*=} ;;
+    nonce=*) nonce=${argument#*=} ;;
     patience=*) patience=${argument#*=} ;;
     *)
         echo "host.sh: $argument is not known" >&2
@@ -453,10 +461,11 @@ for argument; do
 done
 case "$action" in
 facts) facts ;;
+prove) prove ;;
 install) install ;;
 remove) remove ;;
 *)
-    echo "usage: host.sh facts|install|remove [NAME=VALUE]..." >&2
+    echo "usage: host.sh facts|prove|install|remove [NAME=VALUE]..." >&2
     exit 2
     ;;
 esac
