@@ -232,16 +232,7 @@ func (r *registrar) replaced(ctx context.Context, old, by event.DeviceID) error 
 	if !ok || d.Offboarded {
 		return nil
 	}
-	ctx = access.WithActor(ctx, access.Actor{Kind: access.System, Name: "onboarding", Organization: d.Organization})
-	// The certificates first, as when somebody revokes a device.
-	if err := r.ids.Revoke(ctx, old); err != nil {
-		return err
-	}
-	if err := r.devices.Offboard(ctx, d.Organization, old, "its machine has enrolled anew, as device "+string(by)); err != nil && !fault.Is(err, fault.Conflict) {
-		return err
-	}
-	r.agents.Disconnect(old, fault.Unauthentic, "its machine has enrolled anew")
-	return nil
+	return revoke(ctx, r.ids, r.devices, r.agents, d.Organization, old, "its machine has enrolled anew, as device "+string(by))
 }
 
 // Leave implements enrol.Registrar. The machine goes first, or a plan that is

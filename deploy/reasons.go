@@ -169,7 +169,7 @@ var catalogue = map[ReasonID]entry{
 	EnrolFailed:       {text: "the agent could not enrol", remedy: "the detail is what it says; it is tried again"},
 	EnrolledElsewhere: {text: "the agent on the machine belongs to another control plane", permanent: true, remedy: "offboard it there, or take the machine over from its page"},
 	EnrolledTwice: {text: "the agent on the machine is enrolled as another machine", permanent: true,
-		remedy: "if both are one server, take it out of one of the inventories; if it is a copy of the other one, take it over from its page: it gets an identity of its own"},
+		remedy: "if both are one server, let its agent run in this version, which proves it, or take it out of one of the inventories; if it is a copy of the other one, take it over from its page: it gets an identity of its own"},
 	NoReport:       {text: "the agent is enrolled but has not connected", remedy: "komainu connectivity test on the machine says why"},
 	NoPolicy:       {text: "the agent does not confirm its policy", remedy: "the page of the device says what the agent refuses"},
 	SelfTestFailed: {text: "the self-test did not pass", remedy: "the run of the test says at which stage it ended and why"},

@@ -133,6 +133,7 @@ func (w *serverWalk) story() []step {
 		{"an agent that was stopped, and one that was removed, come back by themselves", w.drift},
 		{"a new version goes out: every server runs it, and the gap in protection is shown", w.upgrade},
 		{"an offboarded server has no agent any more and stays so", w.offboard},
+		{"a server that has enrolled by itself, listed behind a jump host by a name, proves that it is the same", w.provesItself},
 		{"pages had no uncaught errors", w.noComplaints},
 	}
 }
@@ -513,6 +514,67 @@ func (w *serverWalk) offboard(ctx context.Context) error {
 	}
 	// The plan is still on, and the machine stays as somebody wanted it.
 	return w.page.Wait(browser.Holding("head-succeeded", "2"), pageLimit)
+}
+
+// provesItself has a server enrol with a join token and be listed then by a
+// name that its jump host alone resolves: no address tells who it is.
+func (w *serverWalk) provesItself(ctx context.Context) error {
+	more, err := w.servers.boot(ctx, 1)
+	if err != nil {
+		return err
+	}
+	h, jump := more[0], w.hosts[0]
+	var token struct{ Snippets struct{ Shell string } }
+	if err := w.servers.api.call(ctx, "POST", "/environments/"+w.environment+"/join-tokens", map[string]any{"label": "by hand", "maxUses": 1}, &token); err != nil {
+		return err
+	}
+	if out, err := h.Try(ctx, "bash", "-c", token.Snippets.Shell); err != nil {
+		return fmt.Errorf("enrol %s: %w: %s", h.Name, err, out)
+	}
+	protected := func(name string) (found machineView, err error) {
+		err = waitFor(ctx, 2*time.Minute, name+" is protected", func() (bool, error) {
+			list, err := w.servers.machines(ctx, w.environment)
+			for _, m := range list {
+				if m.Name == name {
+					found = m
+				}
+			}
+			return found.Protected, err
+		})
+		if err != nil {
+			err = fmt.Errorf("%w: %+v", err, found)
+		}
+		return found, err
+	}
+	byHand, err := protected(h.Name)
+	if err != nil {
+		return err
+	}
+	const name = "behind.example"
+	address, _, _ := strings.Cut(h.Address, ":")
+	if out, err := jump.Try(ctx, "sh", "-c", "echo "+address+" "+name+" >>/etc/hosts"); err != nil {
+		return fmt.Errorf("%w: %s", err, out)
+	}
+	way := w.servers.sshConnector("Behind a jump host", 0, nil)
+	ssh := way["ssh"].(map[string]any)
+	ssh["hosts"], ssh["jump"] = name, "root@"+jump.Address
+	if err := w.servers.api.call(ctx, "POST", "/environments/"+w.environment+"/connectors", way, nil); err != nil {
+		return err
+	}
+	listed, err := protected(name)
+	if err != nil {
+		return err
+	}
+	if byHand.Device == nil || listed.Device == nil || listed.Device.ID != byHand.Device.ID {
+		return fmt.Errorf("%s is %+v, it was %+v", name, listed, byHand)
+	}
+	list, err := w.servers.machines(ctx, w.environment)
+	for _, m := range list {
+		if m.Name == h.Name {
+			return fmt.Errorf("the server is there twice: %+v", list)
+		}
+	}
+	return err
 }
 
 // address is the host of a server as its machine is named.

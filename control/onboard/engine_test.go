@@ -57,7 +57,13 @@ type fakeHost struct {
 	version            string // of the package that came last
 	device             event.DeviceID
 	ip                 string
+	key                event.DeviceID // the device that it can prove to be
+	replays            string         // what it says when it is to prove that, instead
+	proofs             int            // that it was asked for
 }
+
+// proof is what an agent says that has the key of a device.
+func proof(device event.DeviceID, n string) string { return string(device) + "." + n }
 
 // RemoteIP is where the host is reached.
 func (h *fakeHost) RemoteIP() string { return h.ip }
@@ -157,6 +163,18 @@ func (w *world) config() Config {
 			}
 			return nil
 		},
+		Proves: func(_ context.Context, id event.DeviceID, n deploy.Nonce, text string) error {
+			if text != proof(id, string(n)) {
+				return fault.New(fault.Unauthentic, "it proves nothing")
+			}
+			return nil
+		},
+		Revoke: func(_ context.Context, _ string, id event.DeviceID) error {
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			w.devices[id].Offboarded = true
+			return nil
+		},
 		Test: func(_ context.Context, _ string, id event.DeviceID, _ string) (string, error) {
 			w.mu.Lock()
 			defer w.mu.Unlock()
@@ -195,6 +213,17 @@ func (h *fakeHost) Run(ctx context.Context, _ string, args []string, stdin io.Re
 		for _, f := range append([]string{"uid 0", "os debian", "os_version 12", "os_name Debian", "system Linux", "kernel 6.1.0", "arch x86_64", "init systemd", "manager deb", "reach ok"}, h.facts...) {
 			line("fact " + f)
 		}
+		line("done")
+		return nil
+	case "prove":
+		h.w.mu.Lock()
+		h.proofs++
+		says := h.replays
+		if n, _ := strings.CutPrefix(args[1], "nonce="); h.key != "" {
+			says = proof(h.key, n)
+		}
+		h.w.mu.Unlock()
+		line("fact proof " + says)
 		line("done")
 		return nil
 	case "remove":
@@ -643,6 +672,131 @@ func TestAnIdentityIsOfOneMachine(t *testing.T) {
 	for _, other := range w.machines.All(env) {
 		if other.Name == "web" {
 			t.Error("the server is there twice")
+		}
+	}
+}
+
+// byHand has an agent enrol by itself, on a server that is in no inventory yet,
+// and returns its machine.
+func (w *world) byHand(name string, id event.DeviceID) machine.Machine {
+	w.t.Helper()
+	w.set(func() {
+		w.devices[id] = &Device{ID: id, Connected: true, Confirmed: true, Version: "2.0.0", Addresses: []string{"10.0.0.7"}}
+	})
+	if err := w.machines.Enrolled(w.t.Context(), org, env, "", id, machine.Known{Name: name}, time.Time{}); err != nil {
+		w.t.Fatal(err)
+	}
+	return w.machine(name)
+}
+
+// behind makes a host that has the agent of a device and is reached through a
+// jump host, so that no address is known.
+func (w *world) behind(name string, device, key event.DeviceID, replays string) *fakeHost {
+	h := &fakeHost{w: w, facts: []string{"device " + string(device), "agent 2.0.0", "service active"}, key: key, replays: replays}
+	w.set(func() { w.hosts[name] = h })
+	return h
+}
+
+// TestAServerBehindAJumpHostProvesWhoItIs lists servers that have enrolled by
+// themselves, where no address says which they are.
+func TestAServerBehindAJumpHostProvesWhoItIs(t *testing.T) {
+	w := newWorld(t, "victim")
+	w.run()
+	victim := w.becomes("victim", deploy.Succeeded, "")
+	w.byHand("web", "web-1")
+	for name, h := range map[string]*fakeHost{
+		"old":      w.behind("old", "web-1", "", ""), // its agent cannot prove anything, or does not run
+		"replayed": w.behind("replayed", "web-1", "", proof("web-1", "ANOTHERNONCE0000")),
+		"other":    w.behind("other", "web-1", "web-2", ""),
+		"garbage":  w.behind("garbage", "web-1", "", strings.Repeat("x", 5000)),
+	} {
+		w.inventory("victim", name)
+		w.becomes(name, deploy.Failed, deploy.EnrolledTwice)
+		if w.machine("web").Device != "web-1" || h.proofs == 0 || h.installed != 0 {
+			t.Errorf("%s: asked %d times, installed %d times, web is %+v", name, h.proofs, h.installed, w.machine("web"))
+		}
+	}
+	// That of another inventory is for somebody to decide, whatever is proven.
+	twice := w.behind("twice", victim.Device, victim.Device, "")
+	w.inventory("victim", "twice")
+	w.becomes("twice", deploy.Failed, deploy.EnrolledTwice)
+	if twice.proofs != 0 || w.machine("victim").Device != victim.Device {
+		t.Errorf("asked %d times, victim is %+v", twice.proofs, w.machine("victim"))
+	}
+	h := w.behind("web.example", "web-1", "web-1", "")
+	w.inventory("victim", "web.example")
+	m := w.becomes("web.example", deploy.Succeeded, "")
+	if m.Device != "web-1" || h.proofs != 1 {
+		t.Errorf("asked %d times, %+v", h.proofs, m)
+	}
+	for _, other := range w.machines.All(env) {
+		if other.Name == "web" {
+			t.Error("the server is there twice")
+		}
+	}
+}
+
+// TestWhoSaysCopyIsBelieved takes a copy over that has the key, too.
+func TestWhoSaysCopyIsBelieved(t *testing.T) {
+	w := newWorld(t)
+	w.run()
+	w.byHand("web", "web-1")
+	w.set(func() { w.plan.Tier = policy.Off })
+	h := w.behind("copy", "web-1", "web-1", "")
+	w.inventory("copy")
+	w.becomes("copy", deploy.None, deploy.PlanOff)
+	if err := w.machines.Save(t.Context(), org, w.machine("copy").ID, machine.Change{Version: w.machine("copy").Version, Plan: new(policy.P1)}); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.machines.Request(t.Context(), org, w.machine("copy").ID, false, true); err != nil {
+		t.Fatal(err)
+	}
+	if m := w.becomes("copy", deploy.Succeeded, ""); m.Device == "web-1" || h.proofs != 0 || w.machine("web").Device != "web-1" {
+		t.Errorf("asked %d times, %+v", h.proofs, m)
+	}
+}
+
+// TestRemovalOfAnAgentThatProvesWhoseItIs offboards machines that have never
+// had an agent, on whose hosts there is one that has enrolled by itself.
+func TestRemovalOfAnAgentThatProvesWhoseItIs(t *testing.T) {
+	w := newWorld(t)
+	w.set(func() { w.plan.Tier = policy.Off })
+	w.run()
+	hosts := map[string]*fakeHost{}
+	offboarded := func(name string, device, key event.DeviceID) {
+		t.Helper()
+		hosts[name] = w.behind(name, device, key, proof(device, "ANOTHERNONCE0000"))
+		w.inventory(name)
+		w.set(func() { w.later += time.Second })
+		if err := w.machines.Offboard(t.Context(), org, w.machine(name).ID, "retired"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w.byHand("web", "web-1")
+	offboarded("web.example", "web-1", "web-1")
+	m := w.becomes("web.example", deploy.None, deploy.Offboarded)
+	if m.Device != "web-1" || !m.Offboarded || hosts["web.example"].removed != 1 || !w.devices["web-1"].Offboarded {
+		t.Errorf("%+v", m)
+	}
+	// One that cannot prove it.
+	w.byHand("db", "db-1")
+	offboarded("db.example", "db-1", "")
+	w.becomes("db.example", deploy.Failed, deploy.RemoveFailed)
+	// One that somebody has enrolled since: that is the later decision.
+	w.set(func() { w.devices["app-1"] = &Device{ID: "app-1"} })
+	hosts["app.example"] = w.behind("app.example", "app-1", "app-1", "")
+	hosts["app.example"].refuse = deploy.Fail(deploy.TimedOut, "it boots")
+	w.inventory("app.example")
+	if err := w.machines.Offboard(t.Context(), org, w.machine("app.example").ID, "retired"); err != nil {
+		t.Fatal(err)
+	}
+	w.becomes("app.example", deploy.Removing, deploy.RemoveFailed)
+	w.byHand("app", "app-1")
+	w.set(func() { hosts["app.example"].refuse, w.later = nil, w.later+time.Hour })
+	w.becomes("app.example", deploy.Failed, deploy.RemoveFailed)
+	for _, name := range []string{"db", "app"} {
+		if id := w.machine(name).Device; hosts[name+".example"].removed != 0 || w.devices[id].Offboarded {
+			t.Errorf("%s: its agent was removed", name)
 		}
 	}
 }

@@ -67,6 +67,13 @@ type Config struct {
 	// Device returns what is known of a device of an organization, nil when
 	// there is none.
 	Device func(organization string, id event.DeviceID) *Device
+	// Proves checks what a host says to prove that its agent is a device, for a
+	// nonce that nobody uses again. Errors: fault.Unauthentic for what proves
+	// nothing.
+	Proves func(ctx context.Context, device event.DeviceID, n deploy.Nonce, proof string) error
+	// Revoke ends the identity of a device whose machine is offboarded. One that
+	// is offboarded already is no error.
+	Revoke func(ctx context.Context, organization string, device event.DeviceID) error
 	// Test has a device run a detection test and returns the run.
 	Test func(ctx context.Context, organization string, device event.DeviceID, test string) (string, error)
 	// Tested returns how far a run is, and the alert that it has raised.

@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
-	"net/netip"
 	"slices"
 	"time"
 
@@ -256,38 +254,6 @@ func (a *attempt) plan(ctx context.Context, m machine.Machine, f deploy.Facts) (
 	return i, own, nil
 }
 
-// owns reports whether a device is that of the machine, although the host is
-// the one who says so. That of another machine is, when the agent has enrolled
-// by itself on the very host that was reached; else somebody has to decide.
-func (a *attempt) owns(ctx context.Context, m machine.Machine, d *Device) (bool, error) {
-	other, ok := a.cfg.Machines.Of(d.ID)
-	switch {
-	case !ok || other.ID == m.ID:
-		return true, nil
-	case other.Connector == "" && other.Environment == m.Environment && reachedAt(a.host, m, d.Addresses):
-		return true, a.cfg.Machines.Merge(ctx, m.ID, other.ID)
-	case m.Extension.Take:
-		return false, nil
-	}
-	return false, deploy.Fail(deploy.EnrolledTwice, "that is "+other.Name+", device "+string(d.ID))
-}
-
-// reachedAt reports whether a host was reached at one of the addresses.
-func reachedAt(h deploy.Host, m machine.Machine, addresses []string) bool {
-	at := deploy.AddressOf(h)
-	if at == "" {
-		at = m.Address
-		if host, _, err := net.SplitHostPort(at); err == nil {
-			at = host
-		}
-	}
-	ip, err := netip.ParseAddr(at)
-	return err == nil && !ip.IsLoopback() && slices.ContainsFunc(addresses, func(other string) bool {
-		known, err := netip.ParseAddr(other)
-		return err == nil && known.Unmap() == ip.Unmap()
-	})
-}
-
 // pick chooses the package for a host. An agent that is there and known is
 // started, and put in anew only when it does not start: in the version that it
 // has, for the upgrades to change in their order, or in another one when there
@@ -472,9 +438,9 @@ func (a *attempt) takeOff(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if id := event.DeviceID(facts.Device); id != "" && id != m.Device {
-		if known := a.cfg.Device(m.Organization, id); known == nil || !known.Offboarded {
-			return deploy.Fail(deploy.EnrolledTwice, "it is device "+facts.Device+" and was left alone")
+	if id := event.DeviceID(facts.Device); id != "" {
+		if err := a.disowns(ctx, m, id); err != nil {
+			return err
 		}
 	}
 	return deploy.RemoveFrom(ctx, a.host, nil)
