@@ -195,7 +195,7 @@ func (in *Installer) prepare(ctx context.Context, j *journal) *deploy.Reason {
 	}
 	report, err := in.answer(ctx, in.cfg.Times.Before)
 	if err != nil {
-		return new(deploy.ReasonOf(deploy.UpgradeFailed, "the agent does not answer before the upgrade, nothing was changed: "+err.Error()))
+		return new(deploy.ReasonOf(deploy.UpgradeRefused, "the agent does not answer before the upgrade: "+err.Error()))
 	}
 	j.Before = &report
 	return nil

@@ -22,6 +22,7 @@ type site struct {
 	reaches func() bool // the program from before, the control plane
 	busy    func() bool // somebody else uses the package manager
 	refuses func() error
+	mute    bool                 // the agent does not answer
 	status  deploy.UpgradeStatus // in the end
 }
 
@@ -40,6 +41,9 @@ func (s *site) Install(_ context.Context, file string) error {
 }
 
 func (s *site) probe(context.Context) (health.Report, error) {
+	if s.mute {
+		return health.Report{}, errors.New("connection refused")
+	}
 	r := health.Report{AppVersion: s.version, RealTimeEnabled: true, Proxy: "proxy"}
 	for _, part := range []string{"link", "sensor"} {
 		c := health.Condition{Part: part, State: health.OK}
@@ -135,6 +139,18 @@ func TestBusy(t *testing.T) {
 				t.Errorf("%s, version %s: %+v", state, s.version, s.status.Reason)
 			}
 		})
+	})
+}
+
+// TestNoAnswer: an agent that does not answer before anything was changed says
+// nothing about the version.
+func TestNoAnswer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &site{mute: true}
+		state, _ := s.upgrade(t)
+		if state != deploy.UpgradeStateFailed || s.status.Reason.ID != deploy.UpgradeRefused || s.version != "1.1.0" {
+			t.Errorf("%s, version %s: %+v", state, s.version, s.status.Reason)
+		}
 	})
 }
 

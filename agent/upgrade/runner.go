@@ -239,7 +239,7 @@ func (r *Runner) prepare(ctx context.Context, q Request) {
 	s, _ := r.Status()
 	j := journal{Status: s, Step: StepPrepare}
 	if err := r.note(&j); err != nil {
-		r.finish(&j, reasonOf(err, deploy.UpgradeFailed))
+		r.finish(&j, reasonOf(err, deploy.UpgradeRefused))
 		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, fetchLimit)
@@ -254,7 +254,7 @@ func (r *Runner) prepare(ctx context.Context, q Request) {
 		err = atomicfile.Write(filepath.Join(r.cfg.Dir, goFile), nil, 0o600)
 	}
 	if err != nil {
-		r.finish(&j, reasonOf(err, deploy.UpgradeFailed))
+		r.finish(&j, reasonOf(err, deploy.UpgradeRefused))
 		return
 	}
 	r.mu.Lock()
@@ -267,14 +267,14 @@ func (r *Runner) prepare(ctx context.Context, q Request) {
 func (r *Runner) stage(ctx context.Context, q Request, j *journal) *deploy.Reason {
 	format, err := r.cfg.Ready()
 	if err != nil {
-		return new(deploy.ReasonOf(deploy.UpgradeFailed, err.Error()))
+		return new(reasonOf(err, deploy.UpgradeRefused))
 	}
 	if err := errors.Join(sweep(r.cfg.Dir), forgetGap(r.cfg.Dir)); err != nil {
-		return new(deploy.ReasonOf(deploy.UpgradeFailed, err.Error()))
+		return new(reasonOf(err, deploy.UpgradeRefused))
 	}
 	dir, err := os.OpenRoot(r.cfg.Dir)
 	if err != nil {
-		return new(deploy.ReasonOf(deploy.UpgradeFailed, err.Error()))
+		return new(reasonOf(err, deploy.UpgradeRefused))
 	}
 	defer dir.Close()
 	if j.New, err = r.cfg.Stage(ctx, q.From, q.Version, format, dir, newFile); err != nil {

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -28,6 +29,7 @@ type house struct {
 	client *content.Client
 	from   content.Source
 	hold   chan struct{} // fetching waits for it, when set
+	fails  error         // of fetching
 
 	mu     sync.Mutex
 	states []deploy.UpgradeState
@@ -95,6 +97,9 @@ func (h *house) stage(ctx context.Context, _, version, format string, dir *os.Ro
 		case <-ctx.Done():
 			return upgrade.Package{}, ctx.Err()
 		}
+	}
+	if h.fails != nil {
+		return upgrade.Package{}, h.fails
 	}
 	if err := h.client.Refresh(ctx, h.from); err != nil {
 		return upgrade.Package{}, err
@@ -234,6 +239,32 @@ func TestWhatCannotBeHad(t *testing.T) {
 			}
 			if err := h.runner.Begin(request("v", "1.3.0")); err != nil {
 				t.Errorf("the next one: %v", err)
+			}
+		})
+	}
+}
+
+// TestHostDoesNotBegin: what keeps a host from beginning is no failure of the
+// version.
+func TestHostDoesNotBegin(t *testing.T) {
+	rootless := content.New(content.Config{Dir: t.TempDir()}).Refresh(t.Context(), content.Folder("/nowhere"))
+	for name, c := range map[string]struct {
+		err  error
+		want deploy.ReasonID
+	}{
+		"full":     {fmt.Errorf("keep what is trusted: %w", syscall.ENOSPC), deploy.DiskFull},
+		"quota":    {fmt.Errorf("keep what is trusted: %w", syscall.EDQUOT), deploy.DiskFull},
+		"rootless": {rootless, deploy.UpgradeRefused},
+		"read":     {fmt.Errorf("read what is trusted: %w", syscall.EIO), deploy.UpgradeRefused},
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := newHouse(t, "1.1.0", "1.2.0")
+			h.fails = c.err
+			if err := h.runner.Begin(request("u", "1.2.0")); err != nil {
+				t.Fatal(err)
+			}
+			if s := h.becomes(deploy.UpgradeStateFailed); s.Reason == nil || s.Reason.ID != c.want {
+				t.Errorf("%v is told as %+v, want %s", c.err, s.Reason, c.want)
 			}
 		})
 	}

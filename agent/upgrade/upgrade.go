@@ -20,6 +20,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"syscall"
 	"time"
 
 	"komainu/deploy"
@@ -122,18 +123,21 @@ func sweep(dir string) error {
 	return errors.Join(errs...)
 }
 
-// reasonOf says why packages could not be had.
+// reasonOf says why an upgrade was not begun. None of it but what is not signed
+// says something about the version: a fleet must not halt because one host
+// cannot begin.
 func reasonOf(err error, missing deploy.ReasonID) deploy.Reason {
-	id := deploy.UpgradeFailed
-	switch fault.KindOf(err) {
-	case fault.NotFound:
+	id := deploy.UpgradeRefused
+	switch kind := fault.KindOf(err); {
+	case kind == fault.NotFound:
 		id = missing
-	case fault.Unauthentic:
+	case kind == fault.Unauthentic:
 		id = deploy.UpgradeUntrusted
-	case fault.Unavailable:
-		id = deploy.TransferFailed
-	case fault.Exhausted:
+	// The journal, and what is trusted, are written before a package is.
+	case kind == fault.Exhausted, errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
 		id = deploy.DiskFull
+	case kind == fault.Unavailable:
+		id = deploy.TransferFailed
 	}
 	return deploy.ReasonOf(id, err.Error())
 }

@@ -150,7 +150,7 @@ func (j *job) patience() time.Duration {
 // neutral are the reasons of devices that say nothing about the version:
 // nothing was changed, and the next attempt may well succeed.
 var neutral = []deploy.ReasonID{
-	deploy.NoPackage, deploy.UpgradeNoWayBack, deploy.PackageManagerBusy, deploy.TransferFailed, deploy.DiskFull, deploy.UpgradeInterrupted,
+	deploy.NoPackage, deploy.UpgradeNoWayBack, deploy.PackageManagerBusy, deploy.TransferFailed, deploy.DiskFull, deploy.UpgradeInterrupted, deploy.UpgradeRefused,
 }
 
 func (j *job) end(state string, now time.Time, why deploy.Reason) {
