@@ -480,6 +480,31 @@ func TestSources(t *testing.T) {
 	}
 }
 
+// TestMirrorThatDenies: stores of objects that may not be listed say of what
+// they do not have that it is forbidden.
+func TestMirrorThatDenies(t *testing.T) {
+	h := newHouse(t)
+	forbidden := func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "AccessDenied", http.StatusForbidden) }
+	web := httptest.NewServer(h.repo.Handler("", forbidden))
+	defer web.Close()
+	mirror, err := content.Mirror(web.URL, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := h.client.Refresh(t.Context(), mirror); err != nil {
+		t.Fatal(err)
+	}
+	h.knows("1.0.0")
+	closed := httptest.NewServer(http.HandlerFunc(forbidden))
+	defer closed.Close()
+	if mirror, err = content.Mirror(closed.URL, nil); err != nil {
+		t.Fatal(err)
+	}
+	if err := h.client.Refresh(t.Context(), mirror); err == nil || !strings.Contains(err.Error(), "403") {
+		t.Errorf("a mirror that gives nothing out: %v", err)
+	}
+}
+
 // TestDamagedState: what cannot be read is begun anew from the root.
 func TestDamagedState(t *testing.T) {
 	h := newHouse(t)

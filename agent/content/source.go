@@ -3,6 +3,7 @@ package content
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"net/http"
@@ -73,8 +74,8 @@ func Mirror(base string, transport http.RoundTripper) (Source, error) {
 		switch res.StatusCode {
 		case http.StatusOK:
 			return res.Body, nil
-		case http.StatusNotFound, http.StatusGone:
-			return nil, errors.Join(&fs.PathError{Op: "get", Path: name, Err: fs.ErrNotExist}, res.Body.Close())
+		case http.StatusNotFound, http.StatusGone, http.StatusForbidden: // a store that may not be listed forbids what it does not have
+			return nil, errors.Join(fmt.Errorf("the mirror %s answers %s for %s: %w", u.Host, res.Status, name, fs.ErrNotExist), res.Body.Close())
 		}
 		return nil, errors.Join(fault.New(fault.Unavailable, "the mirror %s answers %s for %s", u.Host, res.Status, name), res.Body.Close())
 	}), nil
