@@ -299,10 +299,11 @@ func (f *fleet) check() {
 	}
 }
 
-// forgiven counts what somebody resumed in spite of.
+// forgiven counts what somebody resumed in spite of, and what could not go
+// back.
 func (f *fleet) forgiven(ring string) (n int) {
 	for _, j := range f.engine.all[org].jobs {
-		if j.Ring == ring && j.Forgiven {
+		if j.Ring == ring && (j.Forgiven || j.bad() && j.back()) {
 			n++
 		}
 	}

@@ -37,9 +37,9 @@ func (m *model) ordered(f *fleet, given []sent, before View, open map[event.Devi
 			f.t.Fatalf("%s is asked while it is halted", o.device)
 		case h.gone || !again && (!open[o.device] || !h.Connected):
 			f.t.Fatalf("%s is asked: gone %v, open %v, connected %v", o.device, h.gone, open[o.device], h.Connected)
-		case o.rollback != o.order.Downgrade:
+		case (o.rollback || !isNewer(o.order.Version, o.was)) != o.order.Downgrade && !again:
 			f.t.Fatalf("%+v in %+v", o, after)
-		case !o.rollback && !again && !isNewer(o.order.Version, o.was):
+		case !o.rollback && !again && !isNewer(o.order.Version, o.was) && !m.left(f, o):
 			f.t.Fatalf("%s goes from %s to %s", o.device, o.was, o.order.Version)
 		case !o.rollback && !again && !after.Automatic:
 			f.t.Fatalf("%s is asked while upgrades are off", o.device)
@@ -51,6 +51,13 @@ func (m *model) ordered(f *fleet, given []sent, before View, open map[event.Devi
 			f.t.Fatalf("%s is in %s and is asked while ring %d is", o.device, ringIDs[ring], o.reached)
 		}
 	}
+}
+
+// left reports whether an order has a device leave a version that was taken
+// back: it was asked to get it, and a rollback has begun since.
+func (m *model) left(f *fleet, o sent) bool {
+	asked := slices.IndexFunc(f.orders, func(p sent) bool { return p.device == o.device && p.order.Version == o.was && !p.order.Downgrade })
+	return asked >= 0 && slices.Contains(f.audited, "upgrade.rollback") && !o.at.Before(f.orders[asked].at)
 }
 
 func lineOf(f *fleet, id event.DeviceID) Line {

@@ -1,6 +1,7 @@
 package upgrade
 
 import (
+	"cmp"
 	"context"
 	"iter"
 	"maps"
@@ -118,6 +119,10 @@ func (j *job) ended() bool { return j.EndedAt != nil }
 
 // bad reports whether it ended in a way that counts against the version.
 func (j *job) bad() bool { return j != nil && j.ended() && j.State != succeeded }
+
+// back reports whether it leads to an older version. How that goes says nothing
+// about it.
+func (j *job) back() bool { return newer(j.FromVersion, j.ToVersion) }
 
 // held reports whether a device waits for something that its ring does not
 // wait for. While it tries again whether that is there now, it still does.
@@ -239,7 +244,11 @@ func (e *Engine) load(ctx context.Context) error {
 		if u.jobs, err = e.jobsOf(ctx, u.rollout.ID); err != nil {
 			return err
 		}
-		if origin := u.rollout.Origin; origin != "" {
+		origin := ""
+		for r := range u.rollouts() {
+			origin = cmp.Or(r.Origin, origin)
+		}
+		if origin != "" {
 			if u.before, err = e.jobsOf(ctx, origin); err != nil {
 				return err
 			}

@@ -58,7 +58,7 @@ func (e *Engine) members(u *upgrades) []member {
 			if before != nil {
 				counted = before
 			}
-		} else if version != "" && newer(version, d.Version) {
+		} else if version != "" && (newer(version, d.Version) || u.left(&d, version, distrusted)) {
 			m.to = version
 		}
 		if counted != nil {
@@ -90,6 +90,12 @@ func (u *upgrades) backTo(d *Device, before *job, distrusted map[string]bool) st
 		return u.rollout.Version
 	}
 	return ""
+}
+
+// left reports whether a device was away while the version that it has was
+// taken back, and has to leave it for another one yet.
+func (u *upgrades) left(d *Device, version string, distrusted map[string]bool) bool {
+	return u.before[d.ID] != nil && d.Version == u.beforeOf && distrusted[d.Version] && newer(d.Version, version)
 }
 
 // lacking returns what says which package a device has to wait for: the one
@@ -125,7 +131,7 @@ func (m *member) mute(version string, now time.Time) bool {
 	case !m.Connected && now.Sub(m.LastSeen) > forgotten:
 		return true // nobody knows where it is
 	case m.job.bad():
-		return m.job.Forgiven
+		return m.job.Forgiven || m.job.back()
 	case m.to == "" && begun:
 		return newer(m.Version, version) && m.job.ended() // somebody has given it another one since
 	case m.to == "": // it got there by another way
@@ -458,7 +464,7 @@ func (u *upgrades) verdict(list []member) *deploy.Reason {
 				continue
 			}
 			devices++
-			if m.job.bad() && !m.job.Forgiven {
+			if m.job.bad() && !m.job.Forgiven && !m.job.back() {
 				bad++
 				if last == nil || m.job.UpdatedAt.After(last.UpdatedAt) {
 					last = m.job

@@ -112,6 +112,49 @@ func TestRollbackToWhatWasThrough(t *testing.T) {
 	}
 }
 
+// TestAwayWhileItWasTakenBack: who comes back when the rollback is through, and
+// something else is on its way, goes back all the same.
+func TestAwayWhileItWasTakenBack(t *testing.T) {
+	f := newFleet(t, memory(t), 40)
+	f.versions = []string{"0.9.0", "1.0.0", "1.1.0"}
+	f.on(nil)
+	f.pass(time.Minute)
+	f.finish(deploy.UpgradeStateSucceeded)
+	upgraded := f.upgraded("1.1.0")
+	away, stubborn := upgraded[0], upgraded[1]
+	away.Connected = false
+	f.must(f.engine.Rollback(t.Context(), org))
+	f.pass(time.Minute)
+	f.tell(stubborn, deploy.UpgradeStateFailed)
+	f.goOn(30, time.Minute)
+	f.add("0.9.0")
+	fresh := f.add("1.1.0") // was installed with it, and has no version from before
+	f.on(noSoak)
+	f.goOn(10, time.Minute)
+	f.open()
+	if v := f.view(); v.Rollback || v.Rollout != "1.0.0" {
+		t.Fatalf("%+v", v)
+	}
+	away.Connected = true
+	f.goOn(5, time.Minute)
+	if away.Version != "1.0.0" || stubborn.Version != "1.0.0" || fresh.Version != "1.1.0" {
+		t.Errorf("one that was away has %s, one that could not go back %s, one that was installed with it %s", away.Version, stubborn.Version, fresh.Version)
+	}
+	if o := f.orders[len(f.orders)-1]; !o.order.Downgrade {
+		t.Errorf("the agent refuses %+v", o)
+	}
+	// That it cannot says nothing about the version that it is to have.
+	away.Version = "1.1.0"
+	for range 60 {
+		f.pass(time.Minute)
+		f.finish(deploy.UpgradeStateFailed)
+	}
+	f.check()
+	if v := f.view(); v.State == Halted {
+		t.Errorf("%+v", v)
+	}
+}
+
 // TestDeviceDoesNotSayWhatItHad: it is known from when it was asked.
 func TestDeviceDoesNotSayWhatItHad(t *testing.T) {
 	f := begun(t, 10, noSoak)

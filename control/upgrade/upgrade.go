@@ -126,7 +126,7 @@ type upgrades struct {
 	rollout      *rollout   // nil before the first
 	past         []*rollout // those before it
 	jobs         map[event.DeviceID]*job
-	before       map[event.DeviceID]*job // of the rollout that is taken back
+	before       map[event.DeviceID]*job // of the rollout that was taken back last
 	beforeOf     string                  // the version of it
 	unwell       map[event.DeviceID]illness
 	lost         map[event.DeviceID]time.Time // since when they are seen with an older version again
@@ -145,7 +145,7 @@ func (u *upgrades) follows(r *rollout) {
 	if u.rollout != nil {
 		u.past = append(u.past, u.rollout)
 	}
-	u.rollout, u.jobs, u.before, u.beforeOf = r, map[event.DeviceID]*job{}, nil, ""
+	u.rollout, u.jobs = r, map[event.DeviceID]*job{}
 	u.unwell, u.lost = map[event.DeviceID]illness{}, map[event.DeviceID]time.Time{}
 }
 
@@ -212,7 +212,7 @@ func (e *Engine) of(organization string) *upgrades {
 
 // ask tells a device of its job. That it was asked is in the database already.
 func (e *Engine) ask(ctx context.Context, u *upgrades, j *job) {
-	rollout, order := u.rollout.ID, deploy.Upgrade{ID: j.ID, Version: j.ToVersion, Downgrade: u.rollout.Origin != ""}
+	rollout, order := u.rollout.ID, deploy.Upgrade{ID: j.ID, Version: j.ToVersion, Downgrade: u.rollout.Origin != "" || j.back()}
 	device := j.DeviceID
 	e.tasks.Go(func() {
 		asking, cancel := context.WithTimeout(ctx, sendLimit)
