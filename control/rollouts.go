@@ -95,7 +95,7 @@ func (o *onboarding) wanted(organization, format, arch string) (content.Package,
 		return p, true
 	}
 	for _, p := range o.repository.List() {
-		if p.Format == format && p.Arch == arch && p.Version != avoid {
+		if p.Format == format && p.Arch == arch && !slices.Contains(avoid, p.Version) {
 			return p, true
 		}
 	}

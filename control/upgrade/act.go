@@ -1,12 +1,14 @@
 package upgrade
 
 import (
+	"cmp"
 	"context"
 	"maps"
 	"slices"
 	"time"
 
 	"github.com/uptrace/bun"
+	"golang.org/x/mod/semver"
 
 	"komainu/control/access"
 	"komainu/deploy"
@@ -148,12 +150,14 @@ func (e *Engine) act(ctx context.Context, organization, action string, f func(co
 	return err
 }
 
-// Wanted returns the version that new machines of an organization get, and one
-// that they must not get. Empty is none: the newest is as good as any other.
+// Wanted returns the version that new machines of an organization get, empty
+// for none: the newest is as good as any other. And it returns those that they
+// must not get, also when there is no package of the one for them: the newest
+// first.
 //
 // What is on its way is not given to new machines before its rollout is
 // through, if there is a version from before.
-func (e *Engine) Wanted(organization string) (version, avoid string) {
+func (e *Engine) Wanted(organization string) (version string, avoid []string) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	u := e.of(organization)
@@ -162,25 +166,18 @@ func (e *Engine) Wanted(organization string) (version, avoid string) {
 	if target == Newest {
 		target = ""
 	}
-	worst := ""
-	for v := range u.distrusted() {
-		if worst == "" || newer(v, worst) {
-			worst = v
-		}
-	}
+	distrusted := u.distrusted()
 	switch {
 	case r == nil, (r.State == Done || r.replaced()) && r.Origin == "" && target != "" && target != r.Version:
-		return target, worst
-	case r.Origin != "":
-		return r.Version, u.beforeOf
-	case r.State == Done:
-		return r.Version, worst
+		version = target
+	case r.Origin != "", r.State == Done:
+		version = r.Version
 	case r.State == Halted:
-		return r.Base, r.Version
-	case r.Base == "":
-		return r.Version, worst
+		version, distrusted[r.Version] = r.Base, true
+	default:
+		version = cmp.Or(r.Base, r.Version)
 	}
-	return r.Base, worst
+	return version, slices.SortedFunc(maps.Keys(distrusted), func(a, b string) int { return semver.Compare("v"+b, "v"+a) })
 }
 
 // Due returns the version that a device is to have now, which has one: what is

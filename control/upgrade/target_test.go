@@ -1,6 +1,7 @@
 package upgrade
 
 import (
+	"strings"
 	"testing"
 	"time"
 
@@ -78,7 +79,7 @@ func TestRollbackOfTheFixToo(t *testing.T) {
 			t.Errorf("%s still has %s", h.ID, h.Version)
 		}
 	}
-	if version, avoid := f.engine.Wanted(org); version != "1.0.0" || avoid != "1.1.1" {
+	if version, avoid := f.engine.Wanted(org); version != "1.0.0" || strings.Join(avoid, " ") != "1.1.1 1.1.0" {
 		t.Errorf("new machines get %q and not %q", version, avoid)
 	}
 }
@@ -109,6 +110,25 @@ func TestRollbackToWhatWasThrough(t *testing.T) {
 	f.goOn(30, time.Minute)
 	if v := f.view(); v.Target != "1.1.0" || len(f.upgraded("1.2.1")) != 0 {
 		t.Errorf("%+v", v)
+	}
+}
+
+// TestTwoThatWereHalted: new machines get none of them, whatever the repository
+// lacks.
+func TestTwoThatWereHalted(t *testing.T) {
+	f := newFleet(t, memory(t), 40)
+	f.versions = []string{"1.0.0", "1.1.0"}
+	f.on(nil)
+	f.pass(time.Minute)
+	f.finish(deploy.UpgradeStateRolledBack)
+	f.pass(time.Minute)
+	f.versions = append(f.versions, "1.2.0")
+	f.pass(time.Minute)
+	f.finish(deploy.UpgradeStateRolledBack)
+	f.pass(time.Minute)
+	version, avoid := f.engine.Wanted(org)
+	if v := f.view(); v.State != Halted || version != "1.0.0" || strings.Join(avoid, " ") != "1.2.0 1.1.0" {
+		t.Errorf("new machines get %q and not %q: %+v", version, avoid, v)
 	}
 }
 
