@@ -417,6 +417,32 @@ func TestReachSaysWhy(t *testing.T) {
 	}
 }
 
+// TestZonesForMachineLearning: Google names them in a way of their own.
+func TestZonesForMachineLearning(t *testing.T) {
+	const special = "us-central1-ai1a"
+	web := *fleet()[0]
+	web.Region = special
+	fake := cloudtest.NewGCP(t, &web)
+	a, _, o := open(t, fake, nil)
+	found, err := a.List(t.Context())
+	want := key(fake.Project, special, web.ID)
+	if err != nil || len(found.Machines) != 1 || found.Machines[0].Key != want {
+		t.Fatalf("%+v, %v", found, err)
+	}
+	s := Settings{ProjectID: fake.Project, Zones: []string{special}}
+	if _, err := s.Check(fake.Key, cloud.Options{}); err != nil {
+		t.Error(err)
+	}
+	if _, err := a.Reach(t.Context(), want, ""); err != nil {
+		t.Error(err)
+	}
+	e := cloud.Evidence{Nonce: "0123456789", Pin: strings.Repeat("ab", 32)}
+	e.Document = fake.Sign(fake.Claims(web, audience(e), time.Now()))
+	if got, err := s.Identify(t.Context(), e, o, NewKeys(o)); err != nil || got != want {
+		t.Errorf("got %q, %v", got, err)
+	}
+}
+
 func TestSettingsLeadNowhere(t *testing.T) {
 	fake := cloudtest.NewGCP(t)
 	good := func() Settings { return Settings{ProjectID: fake.Project} }

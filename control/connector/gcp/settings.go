@@ -39,7 +39,7 @@ type Settings struct {
 // the control plane to other hosts.
 var (
 	projectForm = regexp.MustCompile(`^[a-z][a-z0-9-]{4,28}[a-z0-9]$`)
-	zoneForm    = regexp.MustCompile(`^[a-z]{2,20}-[a-z]{2,20}[0-9]{1,2}-[a-z]$`)
+	zoneForm    = regexp.MustCompile(`^[a-z]{2,20}-[a-z]{2,20}[0-9]{1,2}-([a-z]{2}[0-9]{1,2})?[a-z]$`)
 	emailForm   = regexp.MustCompile(`^[a-z0-9-]{1,63}@[a-z0-9.-]{1,100}\.gserviceaccount\.com$`)
 )
 
