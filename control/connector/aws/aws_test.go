@@ -287,6 +287,26 @@ func TestCancels(t *testing.T) {
 }
 
 // TestSettingsLeadNowhere tries settings that would send requests elsewhere.
+// TestRegions: those of all partitions can be named.
+func TestRegions(t *testing.T) {
+	for region, want := range map[string]string{
+		"eu-central-1":   "arn:aws:ec2:eu-central-1:1:instance/i",
+		"mx-central-1":   "arn:aws:ec2:mx-central-1:1:instance/i",
+		"ap-southeast-7": "arn:aws:ec2:ap-southeast-7:1:instance/i",
+		"cn-northwest-1": "arn:aws-cn:ec2:cn-northwest-1:1:instance/i",
+		"us-gov-west-1":  "arn:aws-us-gov:ec2:us-gov-west-1:1:instance/i",
+		"eusc-de-east-1": "arn:aws-eusc:ec2:eusc-de-east-1:1:instance/i",
+	} {
+		s := Settings{Regions: []string{region}, AccessKeyID: "AKIAIOSFODNN7EXAMPLE"}
+		if err := check(s, "secret"); err != nil {
+			t.Error(err)
+		}
+		if got := key(region, "1", "i"); got != want || keyRegion(got) != region {
+			t.Errorf("%s: %s", region, got)
+		}
+	}
+}
+
 func TestSettingsLeadNowhere(t *testing.T) {
 	good := Settings{Regions: []string{"eu-central-1"}, AccessKeyID: "AKIAIOSFODNN7EXAMPLE"}
 	cloudtest.LeadNowhere(t, good, check, "secret", map[string]func(*Settings){

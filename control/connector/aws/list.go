@@ -172,6 +172,8 @@ func key(region, owner, id string) string {
 		partition = "aws-cn"
 	case strings.HasPrefix(region, "us-gov-"):
 		partition = "aws-us-gov"
+	case strings.HasPrefix(region, "eusc-"):
+		partition = "aws-eusc"
 	}
 	return "arn:" + partition + ":ec2:" + region + ":" + owner + ":instance/" + id
 }

@@ -34,7 +34,7 @@ type Settings struct {
 // What becomes a part of a host name or goes into a request has a strict form:
 // settings must not lead the control plane to other hosts.
 var (
-	regionForm = regexp.MustCompile(`^[a-z]{2,3}(-[a-z]{3,12}){1,3}-[0-9]{1,2}$`)
+	regionForm = regexp.MustCompile(`^[a-z]{2,4}(-[a-z]{2,12}){1,3}-[0-9]{1,2}$`)
 	keyForm    = regexp.MustCompile(`^[A-Z0-9]{16,128}$`)
 	roleForm   = regexp.MustCompile(`^arn:aws[a-z-]*:iam::[0-9]{12}:role/[\w+=,.@/-]{1,512}$`)
 	extForm    = regexp.MustCompile(`^[\w+=,.@:/-]{2,256}$`)
