@@ -40,7 +40,7 @@ systemctl() {
         enable) if [ -e "masked/$unit" ] || [ -e "broken/$unit" ]; then code=1; else : >"enabled/$unit"; fi ;;
         disable) if [ -e "masked/$unit" ]; then code=1; else rm -f "enabled/$unit"; fi ;;
         start | restart) if [ -e "masked/$unit" ]; then code=1; else : >"active/$unit"; fi ;;
-        stop) rm -f "active/$unit" ;;
+        stop) if [ -e "gone/$unit" ]; then code=5; elif [ -e "stuck/$unit" ]; then code=1; else rm -f "active/$unit"; fi ;;
         esac
     done
     called "$KILL" # after it
@@ -59,7 +59,7 @@ type host struct {
 func newHost(t *testing.T, shell []string) host {
 	t.Helper()
 	h := host{t, t.TempDir(), shell}
-	for _, dir := range []string{"masked", "enabled", "active", "failed", "broken", "booted", "lib"} {
+	for _, dir := range []string{"masked", "enabled", "active", "failed", "broken", "gone", "stuck", "booted", "lib"} {
 		if err := os.Mkdir(filepath.Join(h.dir, dir), 0o755); err != nil {
 			t.Fatal(err)
 		}
