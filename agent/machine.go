@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"komainu/agent/link"
+	"komainu/fault"
 )
 
 // Where a machine says which one it is: the first is what an image carries
@@ -84,17 +85,23 @@ func isImage(file string, here fingerprint) (bool, error) {
 // tellCopy looks whether the identity in the state folder was given to this
 // machine. One that was given to another is put away: two with one identity
 // would push each other off the control plane for ever. It returns the identity
-// that was put away.
-func tellCopy(dir string, here fingerprint) (was *link.Identity, err error) {
+// that was put away, also by an earlier start as long as there is no other one,
+// and whether that was done now.
+func tellCopy(dir string, here fingerprint) (was *link.Identity, now bool, err error) {
 	id, err := link.Load(dir)
+	if fault.Is(err, fault.NotFound) {
+		if id, err = link.Away(dir); err == nil {
+			return &id, false, nil
+		}
+	}
 	if err != nil {
-		return nil, nil // there is none, or none that can be used
+		return nil, false, nil // there is none, or none that can be used
 	}
 	if id.Machine == "" {
-		return nil, id.Claim(dir, here.String()) // of a version that did not note it
+		return nil, false, id.Claim(dir, here.String()) // of a version that did not note it
 	}
 	if !parseFingerprint(id.Machine).another(here) {
-		return nil, nil
+		return nil, false, nil
 	}
-	return &id, link.PutAway(dir)
+	return &id, true, link.PutAway(dir)
 }

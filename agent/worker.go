@@ -65,6 +65,7 @@ type worker struct {
 
 	joinLock  sync.Mutex
 	joinState joining
+	copied    bool // the identity of another machine was put away by this start
 
 	device  atomic.Pointer[link.Identity]
 	sensor  atomic.Pointer[sensor.Sensor]
@@ -99,7 +100,7 @@ func startWorker(ctx context.Context, cfg Config) error {
 		return err
 	}
 	defer w.record.Close()
-	if w.joinState.Was != nil {
+	if w.copied {
 		// What waits tells of the other machine.
 		if err := w.discard(); err != nil {
 			return err
@@ -223,13 +224,13 @@ func (w *worker) openSettings() error {
 	// A copy of an enrolled machine goes on with the policy that it came with;
 	// the key that it is signed with stays known until there is another.
 	var key ed25519.PublicKey
-	was, err := tellCopy(w.cfg.State, thisMachine())
+	was, now, err := tellCopy(w.cfg.State, thisMachine())
 	if err != nil {
 		w.log.Error("whether this machine is a copy cannot be noted", "error", err)
 	}
 	if was != nil {
 		w.log.Error("this machine is a copy of an enrolled one; that identity was put away", "device", was.Device)
-		w.joinState.Was, key = was, was.PolicyKey
+		w.joinState.Was, w.copied, key = was, now, was.PolicyKey
 	}
 	id, err := link.Load(w.cfg.State)
 	if err == nil {

@@ -6,6 +6,7 @@ import (
 	"encoding/base64"
 	"net/url"
 	"os"
+	"path/filepath"
 	"time"
 
 	"komainu/event"
@@ -105,6 +106,7 @@ func Enrol(ctx context.Context, o EnrolOptions) (Identity, error) {
 	if err := id.save(o.Dir); err != nil {
 		return Identity{}, err
 	}
+	_ = os.Remove(filepath.Join(o.Dir, awayFile)) // an identity that is in use goes before it
 	return id, nil
 }
 

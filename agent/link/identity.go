@@ -95,8 +95,10 @@ var errNotEnrolled = fault.New(fault.NotFound, "this device is not enrolled")
 
 // Load reads the identity from the state folder. Errors: fault.NotFound when
 // the device is not enrolled, fault.Invalid when the file is damaged.
-func Load(dir string) (Identity, error) {
-	text, err := os.ReadFile(filepath.Join(dir, identityFile))
+func Load(dir string) (Identity, error) { return load(dir, identityFile) }
+
+func load(dir, file string) (Identity, error) {
+	text, err := os.ReadFile(filepath.Join(dir, file))
 	if errors.Is(err, fs.ErrNotExist) {
 		return Identity{}, errNotEnrolled
 	}
@@ -105,7 +107,7 @@ func Load(dir string) (Identity, error) {
 	}
 	var id Identity
 	if err := json.Unmarshal(text, &id); err != nil || id.Device == "" || len(id.PolicyKey) != ed25519.PublicKeySize {
-		return Identity{}, fault.New(fault.Invalid, "%s is damaged; enrol again with --force", filepath.Join(dir, identityFile))
+		return Identity{}, fault.New(fault.Invalid, "%s is damaged; enrol again with --force", filepath.Join(dir, file))
 	}
 	return id, nil
 }

@@ -17,9 +17,13 @@ func (id Identity) Claim(dir, machine string) error {
 	return id.replace(dir, next)
 }
 
-// awayFile is an identity that was given to another machine. Nothing reads it;
-// it is kept in case somebody has copied a state folder on purpose.
+// awayFile is an identity that was given to another machine. It is kept until
+// this one has its own: somebody may have copied a state folder on purpose, and
+// the policy that came along is signed with its key.
 const awayFile = "identity.copied.json"
+
+// Away reads the identity that was put away here. Errors: as Load.
+func Away(dir string) (Identity, error) { return load(dir, awayFile) }
 
 // PutAway takes the identity out of use, so that the device is not enrolled.
 func PutAway(dir string) error {

@@ -146,6 +146,26 @@ func TestUsesOfATokenEnd(t *testing.T) {
 	}
 }
 
+// TestCopyEnrols: the identity that a copy has put away is known until it has
+// its own, and never again.
+func TestCopyEnrols(t *testing.T) {
+	p := newPlane(t)
+	a := p.enrol()
+	if err := link.PutAway(a.dir); err != nil {
+		t.Fatal(err)
+	}
+	if was, err := link.Away(a.dir); err != nil || was.Device != a.id.Device {
+		t.Errorf("device %s, %v", was.Device, err)
+	}
+	_, text := p.token(nil)
+	if id, err := link.Enrol(t.Context(), link.EnrolOptions{Dir: a.dir, Token: text, Facts: facts}); err != nil || id.Device == a.id.Device {
+		t.Fatalf("device %s, %v", id.Device, err)
+	}
+	if was, err := link.Away(a.dir); !fault.Is(err, fault.NotFound) {
+		t.Errorf("it is still a copy of %s, %v", was.Device, err)
+	}
+}
+
 func TestEnrollingAgain(t *testing.T) {
 	p := newPlane(t)
 	a := p.enrol()
