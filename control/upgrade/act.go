@@ -5,7 +5,6 @@ import (
 	"context"
 	"maps"
 	"slices"
-	"time"
 
 	"github.com/uptrace/bun"
 	"golang.org/x/mod/semver"
@@ -86,12 +85,8 @@ func (e *Engine) Rollback(ctx context.Context, organization string) error {
 		if err := e.keepRollout(ctx, tx, was); err != nil {
 			return err
 		}
-		started := e.now()
-		if !started.After(was.StartedAt) {
-			started = was.StartedAt.Add(time.Millisecond)
-		}
 		jobs := u.jobs
-		u.follows(&rollout{ID: newID(), OrganizationID: organization, Version: version, Origin: was.ID, Base: version, State: Running, StartedAt: started})
+		u.follows(&rollout{ID: newID(), OrganizationID: organization, Version: version, Origin: was.ID, Base: version, State: Running, StartedAt: u.next(e.now())})
 		u.before, u.beforeOf = jobs, was.Version
 		s := u.settings.Settings
 		s.Target = version

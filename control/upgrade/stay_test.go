@@ -4,6 +4,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"komainu/deploy"
 	"komainu/event"
 )
@@ -278,5 +280,26 @@ func TestPlanOffInTheMiddle(t *testing.T) {
 	f.pass(time.Minute)
 	if n != f.atOnce || len(f.orders) != n {
 		t.Errorf("%d were asked, then %d", n, len(f.orders))
+	}
+}
+
+// TestClockGoesBack: what was decided last counts, whatever the clock said.
+func TestClockGoesBack(t *testing.T) {
+	f := begun(t, 40, nil)
+	f.finish(deploy.UpgradeStateSucceeded)
+	f.sicken("1.1.0")
+	f.now = f.now.Add(-48 * time.Hour)
+	f.versions = append(f.versions, "1.1.1")
+	f.pass(time.Minute)
+	f.finish(deploy.UpgradeStateRolledBack)
+	f.pass(time.Minute)
+	before, n := f.view(), len(f.orders)
+	if before.State != Halted || before.Rollout != "1.1.1" {
+		t.Fatalf("%+v", before)
+	}
+	f.open()
+	f.pass(time.Minute)
+	if diff := cmp.Diff(before, f.view()); diff != "" || len(f.orders) != n {
+		t.Errorf("after a restart %d devices are asked: %s", len(f.orders)-n, diff)
 	}
 }

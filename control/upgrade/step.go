@@ -262,7 +262,7 @@ func (e *Engine) begin(ctx context.Context, u *upgrades, version string) error {
 		if was := u.rollout; was != nil && was.Origin != "" && was.Version == version {
 			base = version // devices went back to it, and new machines get it already
 		}
-		u.follows(&rollout{ID: newID(), OrganizationID: u.organization, Version: version, Base: base, State: Running, StartedAt: e.now()})
+		u.follows(&rollout{ID: newID(), OrganizationID: u.organization, Version: version, Base: base, State: Running, StartedAt: u.next(e.now())})
 		e.cfg.Log.Info("an upgrade begins", "version", version, "organization", u.organization)
 		return e.keepRollout(ctx, tx, u.rollout)
 	})

@@ -149,6 +149,15 @@ func (u *upgrades) follows(r *rollout) {
 	u.unwell, u.lost = map[event.DeviceID]illness{}, map[event.DeviceID]time.Time{}
 }
 
+// next is when a rollout begins that follows: their order is that of these
+// times, also when the clock was set back.
+func (u *upgrades) next(now time.Time) time.Time {
+	if u.rollout != nil && !now.After(u.rollout.StartedAt) {
+		return u.rollout.StartedAt.Add(time.Millisecond)
+	}
+	return now
+}
+
 // Open reads the rollouts from a migrated database.
 func Open(ctx context.Context, cfg Config) (*Engine, error) {
 	if cfg.Now == nil {
