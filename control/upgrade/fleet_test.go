@@ -134,6 +134,7 @@ func (f *fleet) open() {
 	if err != nil {
 		f.t.Fatal(err)
 	}
+	e.longest = 365 * 24 * time.Hour // hours pass here between two looks
 	f.engine = e
 }
 
@@ -170,6 +171,7 @@ func (f *fleet) look() {
 	f.t.Helper()
 	e := f.engine
 	e.mu.Lock()
+	e.clock()
 	err := e.look(context.Background(), e.of(org))
 	e.mu.Unlock()
 	if err != nil {

@@ -162,6 +162,18 @@ func (j *job) end(state string, now time.Time, why deploy.Reason) {
 	j.State, j.Reason, j.UpdatedAt, j.EndedAt = state, &why, now, &now
 }
 
+// noLater has nothing be after a time.
+func (j *job) noLater(now time.Time) {
+	for _, at := range []*time.Time{&j.StartedAt, &j.UpdatedAt} {
+		if at.After(now) {
+			*at = now
+		}
+	}
+	if j.EndedAt != nil && j.EndedAt.After(now) {
+		j.EndedAt = &now
+	}
+}
+
 // limits of what a device tells.
 const (
 	maxDetail = 500
@@ -234,7 +246,6 @@ func (e *Engine) load(ctx context.Context) error {
 	for _, r := range rollouts {
 		u := e.of(r.OrganizationID)
 		u.follows(r) // the last one stays
-		r.QuietSince = nil
 	}
 	for _, u := range e.all {
 		if u.rollout == nil {

@@ -303,3 +303,57 @@ func TestClockGoesBack(t *testing.T) {
 		t.Errorf("after a restart %d devices are asked: %s", len(f.orders)-n, diff)
 	}
 }
+
+// TestClockGoesBackInTheMiddle: nobody waits until a time comes again that was.
+func TestClockGoesBackInTheMiddle(t *testing.T) {
+	for name, restart := range map[string]bool{"while it runs": false, "over a restart": true} {
+		t.Run(name, func(t *testing.T) {
+			f := begun(t, 40, noSoak)
+			f.finish(deploy.UpgradeStateSucceeded)
+			f.pass(time.Minute)
+			f.now = f.now.Add(-48 * time.Hour)
+			if restart {
+				f.open()
+			}
+			f.goOn(60, 6*time.Minute)
+			if v := f.view(); v.State != Done || len(f.upgraded("1.1.0")) != 40 {
+				t.Errorf("it is not through after six hours: %+v", v)
+			}
+		})
+	}
+	f := begun(t, 40, nil)
+	f.finish(deploy.UpgradeStateSucceeded)
+	for _, h := range f.upgraded("1.1.0") {
+		h.Healthy, h.Problem = false, "the sensor is failed"
+	}
+	f.pass(time.Minute)
+	f.now = f.now.Add(-48 * time.Hour)
+	for range 6 {
+		f.pass(time.Minute)
+	}
+	if v := f.view(); v.State != Halted {
+		t.Errorf("who is unwell meanwhile does not count: %+v", v)
+	}
+}
+
+// TestClockGoesOnAtOnce: hours in which nobody could look are none in which
+// somebody was away or unwell.
+func TestClockGoesOnAtOnce(t *testing.T) {
+	f := begun(t, 40, nil)
+	f.engine.longest = time.Minute
+	f.finish(deploy.UpgradeStateSucceeded)
+	f.pass(10 * time.Second)
+	list := f.upgraded("1.1.0")
+	list[0].Healthy, list[0].Problem = false, "the sensor is starting"
+	list[1].Connected = false
+	f.pass(10 * time.Second)
+	f.now = f.now.Add(3 * time.Hour)
+	f.look()
+	list[0].Healthy, list[1].Connected = true, true
+	for range 20 {
+		f.pass(10 * time.Second)
+	}
+	if v := f.view(); v.State != Running {
+		t.Errorf("%+v", v)
+	}
+}

@@ -566,7 +566,7 @@ func (e *Engine) order(ctx context.Context, u *upgrades, m *member, now time.Tim
 
 // through says whether a ring has nothing left to do, and whether it can speak
 // for the version: one that has no devices needs not to.
-func (u *upgrades) through(list []member, ring int, now time.Time) (quiet, speaks, empty bool) {
+func (u *upgrades) through(list []member, ring int, began, now time.Time) (quiet, speaks, empty bool) {
 	quiet, empty = true, true
 	for _, m := range list {
 		if m.ring > ring || m.ring < 0 && u.rollout.Origin == "" {
@@ -584,7 +584,7 @@ func (u *upgrades) through(list []member, ring int, now time.Time) (quiet, speak
 			continue
 		}
 		empty = false
-		speaks = speaks || m.speaks(u.rollout.StartedAt, now)
+		speaks = speaks || m.speaks(began, now)
 	}
 	return quiet, speaks, empty
 }
@@ -608,7 +608,11 @@ func (e *Engine) advance(ctx context.Context, u *upgrades, list []member) error 
 	if back {
 		ring = last
 	}
-	quiet, speaks, empty := u.through(list, ring, now)
+	began := r.StartedAt
+	if began.After(now) {
+		began = e.up // the clock was set back since
+	}
+	quiet, speaks, empty := u.through(list, ring, began, now)
 	quiet = quiet && (back || empty && !untried(list) || speaks)
 	soak := time.Duration(u.settings.Rings[ring].SoakMinutes) * time.Minute
 	over := quiet && (empty || back || soak == 0 || r.QuietSince != nil && now.Sub(*r.QuietSince) >= soak)

@@ -115,6 +115,9 @@ type Engine struct {
 	tasks sync.WaitGroup
 	up    time.Time // since when devices can connect, by the clock of Config
 
+	looked  time.Time     // at the upgrades, the last time
+	longest time.Duration // between two looks while all is well
+
 	mu  sync.Mutex
 	all map[string]*upgrades // by organization
 }
@@ -169,12 +172,41 @@ func Open(ctx context.Context, cfg Config) (*Engine, error) {
 	if cfg.AtOnce == 0 {
 		cfg.AtOnce = 20
 	}
-	e := &Engine{cfg: cfg, wake: make(chan struct{}, 1), all: map[string]*upgrades{}}
-	e.up = e.now()
+	e := &Engine{cfg: cfg, wake: make(chan struct{}, 1), all: map[string]*upgrades{}, longest: time.Minute}
 	if err := e.load(ctx); err != nil {
 		return nil, fmt.Errorf("read the upgrades: %w", err)
 	}
+	e.resume(e.now())
 	return e, nil
+}
+
+// clock sees before a look whether time has gone on as it does. When the clock
+// was set, or the control plane was stopped with its machine, nobody knows what
+// devices did meanwhile, as after a start. The caller holds mu.
+func (e *Engine) clock() {
+	now := e.now()
+	if gone := now.Sub(e.looked); gone < 0 || gone > e.longest {
+		e.cfg.Log.Warn("the clock was set, or the control plane was stopped; the upgrades are followed from now on", "gone", gone)
+		e.resume(now)
+	}
+	e.looked = now
+}
+
+// resume follows devices from now on. What was noted for a time that has not
+// come yet was noted now: else it is waited for until then.
+func (e *Engine) resume(now time.Time) {
+	e.up, e.looked = now, now
+	for _, u := range e.all {
+		u.unwell, u.lost = map[event.DeviceID]illness{}, map[event.DeviceID]time.Time{}
+		if u.rollout != nil {
+			u.rollout.QuietSince = nil
+		}
+		for _, jobs := range []map[event.DeviceID]*job{u.jobs, u.before} {
+			for _, j := range jobs {
+				j.noLater(now)
+			}
+		}
+	}
 }
 
 func (e *Engine) now() time.Time { return e.cfg.Now().UTC().Truncate(time.Millisecond) }
@@ -194,6 +226,7 @@ func (e *Engine) Run(ctx context.Context) error {
 	defer tick.Stop()
 	for {
 		e.mu.Lock()
+		e.clock()
 		for _, u := range e.all {
 			if err := e.look(ctx, u); err != nil && ctx.Err() == nil {
 				e.cfg.Log.Warn("the upgrades cannot be looked at; it is tried again", "error", err)
