@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/google/go-cmp/cmp"
 
 	"komainu/control/connector/cloud"
@@ -286,7 +287,36 @@ func TestCancels(t *testing.T) {
 	}
 }
 
-// TestSettingsLeadNowhere tries settings that would send requests elsewhere.
+// TestCommandIsNotLost: a question that is not answered leaves no command
+// running that nobody knows of.
+func TestCommandIsNotLost(t *testing.T) {
+	for code, want := range map[string]struct {
+		err       bool
+		cancelled int
+	}{"ThrottlingException": {}, "InternalServerError": {true, 1}} {
+		fake := cloudtest.NewAWS(t, fleet()...)
+		fake.Answer(func(w http.ResponseWriter, _, action string, asked int) bool {
+			if action == "GetCommandInvocation" && asked < 3 {
+				w.Header().Set("Content-Type", "application/x-amz-json-1.1")
+				w.WriteHeader(http.StatusBadRequest)
+				fmt.Fprintf(w, `{"__type":%q,"message":"not now"}`, code)
+				return true
+			}
+			return false
+		})
+		a, _, _ := open(t, fake, nil)
+		a.base.Retryer = func() aws.Retryer { return aws.NopRetryer{} } // it has given up already
+		h, err := a.Reach(t.Context(), "arn:aws:ec2:eu-central-1:123456789012:instance/i-00000001", "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		err = h.Run(t.Context(), "#!/bin/sh\n", nil, nil, func(string) {})
+		if n := fake.Asked("eu-central-1", "CancelCommand"); (err != nil) != want.err || n != want.cancelled {
+			t.Errorf("%s: %v, cancelled %d times", code, err, n)
+		}
+	}
+}
+
 // TestRegions: those of all partitions can be named.
 func TestRegions(t *testing.T) {
 	for region, want := range map[string]string{
@@ -307,6 +337,7 @@ func TestRegions(t *testing.T) {
 	}
 }
 
+// TestSettingsLeadNowhere tries settings that would send requests elsewhere.
 func TestSettingsLeadNowhere(t *testing.T) {
 	good := Settings{Regions: []string{"eu-central-1"}, AccessKeyID: "AKIAIOSFODNN7EXAMPLE"}
 	cloudtest.LeadNowhere(t, good, check, "secret", map[string]func(*Settings){

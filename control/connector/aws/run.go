@@ -21,6 +21,7 @@ import (
 const (
 	deliveryLimit = time.Minute // until the agent of Systems Manager has taken it
 	runLimit      = 9 * time.Minute
+	waitLimit     = deliveryLimit + runLimit + time.Minute
 	// outputLimit is what Systems Manager keeps of an output.
 	outputLimit = 24000
 	// knownAfter is how long a command may not be known yet after it was sent.
@@ -94,8 +95,8 @@ func (h *host) Run(ctx context.Context, script string, args []string, stdin io.R
 	command := aws.ToString(sent.Command.CommandId)
 	done, err := h.wait(ctx, command)
 	if err != nil {
+		h.cancel(ctx, command) // else it would run beside the one of the next attempt
 		if ctx.Err() != nil {
-			h.cancel(ctx, command)
 			return context.Cause(ctx)
 		}
 		return explain(err)
@@ -116,12 +117,15 @@ func (h *host) wait(ctx context.Context, command string) (*ssm.GetCommandInvocat
 		if _, early := errors.AsType[*types.InvocationDoesNotExist](err); early && time.Since(start) < knownAfter {
 			continue
 		}
+		if err != nil && explain(err).Reason.ID == deploy.CloudThrottled && time.Since(start) < waitLimit {
+			continue // others ask too much; what runs on the instance goes on
+		}
 		if err != nil {
 			return nil, err
 		}
 		switch answer.Status {
 		case types.CommandInvocationStatusPending, types.CommandInvocationStatusInProgress, types.CommandInvocationStatusDelayed, types.CommandInvocationStatusCancelling:
-			if time.Since(start) > deliveryLimit+runLimit+time.Minute {
+			if time.Since(start) > waitLimit {
 				return nil, deploy.Failf(deploy.TimedOut, "the command is %s since %s", answer.Status, time.Since(start).Round(time.Second))
 			}
 		default:
