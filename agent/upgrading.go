@@ -189,7 +189,7 @@ func runUpgrade(ctx context.Context, args []string) error {
 	log, _ := newLog("upgrade")
 	cfg := Config{State: *state, Socket: socketFor(*state)}
 	in := upgrade.NewInstaller(upgrade.InstallerConfig{
-		Dir: cfg.upgrades(), Verify: cfg.verifyStaged, Manager: upgrade.ManagerOf, Service: upgrade.ServiceNow, Start: upgrade.StartService, Reach: cfg.reach, Log: log,
+		Dir: cfg.upgrades(), Verify: cfg.verifyStaged, Manager: upgrade.ManagerOf, Service: upgrade.ServiceNow, Start: upgrade.StartService, Reach: cfg.reach, Drop: dropCopy, Log: log,
 		Probe: func(ctx context.Context) (health.Report, error) {
 			c, err := localapi.Dial(ctx, cfg.Socket)
 			if err != nil {
@@ -199,10 +199,7 @@ func runUpgrade(ctx context.Context, args []string) error {
 			return c.Health(ctx)
 		},
 	})
-	if err := in.Run(ctx); err != nil {
-		return err
-	}
-	return dropCopy()
+	return in.Run(ctx)
 }
 
 // reach tries whether the control plane answers this program. An identity that

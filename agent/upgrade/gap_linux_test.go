@@ -15,7 +15,7 @@ import (
 // the agent come back later.
 func TestGapOfAStuckUpgrade(t *testing.T) {
 	dir := t.TempDir()
-	in := NewInstaller(InstallerConfig{Dir: dir, Log: slog.New(slog.DiscardHandler)})
+	in := NewInstaller(InstallerConfig{Dir: dir, Drop: func() error { return nil }, Log: slog.New(slog.DiscardHandler)})
 	j := journal{Status: deploy.UpgradeStatus{ID: "u", From: "1.0.0", To: "1.1.0"}, Step: StepReprobe, Before: &health.Report{RealTimeEnabled: true}}
 	if err := os.WriteFile(filepath.Join(dir, goFile), nil, 0o600); err != nil {
 		t.Fatal(err)

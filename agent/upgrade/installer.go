@@ -42,6 +42,10 @@ type InstallerConfig struct {
 	// Reach tries whether this program, which is the one from before, reaches
 	// the control plane through a proxy, "" for none.
 	Reach func(ctx context.Context, proxy string) error
+	// Drop removes the copy of the program that this is. It is done before the
+	// upgrade is let go of: what would stay else is not the program from before
+	// the next one.
+	Drop  func() error
 	Log   *slog.Logger
 	Times Times
 }
@@ -125,6 +129,9 @@ func (in *Installer) Run(ctx context.Context) error {
 
 // letGo gives the journal back to the agent.
 func (in *Installer) letGo() error {
+	if err := in.cfg.Drop(); err != nil {
+		in.cfg.Log.Error("the next upgrade is made by the program of this one", "error", err)
+	}
 	if err := os.Remove(filepath.Join(in.cfg.Dir, goFile)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}

@@ -24,6 +24,7 @@ type site struct {
 	refuses func() error
 	mute    bool                 // the agent does not answer
 	status  deploy.UpgradeStatus // in the end
+	dropped []bool               // the program of the installer; whether the upgrade was still its own then
 }
 
 // Busy implements Manager.
@@ -73,6 +74,7 @@ func (s *site) upgrade(t *testing.T) (deploy.UpgradeState, time.Duration) {
 		Manager: func(string) (Manager, error) { return s, nil },
 		Service: func(context.Context) (Service, error) { return Service{}, nil },
 		Start:   func(context.Context) error { return nil },
+		Drop:    func() error { s.dropped = append(s.dropped, handedOver(s.dir)); return nil },
 		Reach: func(_ context.Context, proxy string) error {
 			if proxy != "proxy" {
 				t.Errorf("it is reached through %q", proxy)
@@ -139,6 +141,17 @@ func TestBusy(t *testing.T) {
 				t.Errorf("%s, version %s: %+v", state, s.version, s.status.Reason)
 			}
 		})
+	})
+}
+
+// TestNextUpgradeHasItsOwnProgram: an installer that is ended between the two
+// leaves no program that the next upgrade would take for its own.
+func TestNextUpgradeHasItsOwnProgram(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &site{lacks: func() []string { return nil }}
+		if state, _ := s.upgrade(t); state != deploy.UpgradeStateSucceeded || len(s.dropped) != 1 || !s.dropped[0] || handedOver(s.dir) {
+			t.Errorf("%s, dropped while it is handed over: %v", state, s.dropped)
+		}
 	})
 }
 
