@@ -92,6 +92,11 @@ func (w *worker) stage(ctx context.Context, from, version, format string, dir *o
 		return upgrade.Package{}, err
 	}
 	list, err := w.packages(ctx, source)
+	if content.Expired(err) {
+		// It may be the clock of this host: the upgrades of others must not halt
+		// as for a package that is not what was signed.
+		return upgrade.Package{}, fault.Wrap(fault.Conflict, err, "by the clock of this host (%s)", time.Now().UTC().Format(time.RFC3339))
+	}
 	if err != nil {
 		return upgrade.Package{}, err
 	}

@@ -250,6 +250,10 @@ func updateTimestamp(ctx context.Context, from Source, t *trustedmetadata.Truste
 	return nil
 }
 
+// Expired reports whether a repository was refused for nothing but that it has
+// expired by the clock of this host.
+func Expired(err error) bool { return errors.Is(err, &metadata.ErrExpiredMetadata{}) }
+
 // refused says why a repository is not believed, and what to do.
 func refused(what string, err error) error {
 	const stays = "the packages that are known stay as they are"
