@@ -195,7 +195,7 @@ func (in *Installer) step(ctx context.Context, j *journal) error {
 // changed.
 func (in *Installer) prepare(ctx context.Context, j *journal) *deploy.Reason {
 	if err := in.verify(j); err != nil {
-		return new(deploy.ReasonOf(deploy.UpgradeUntrusted, err.Error()))
+		return new(reasonOf(err, deploy.UpgradeRefused))
 	}
 	if err := in.free(ctx, j.New.Format, time.Now().Add(in.cfg.Times.Lock)); err != nil {
 		return new(deploy.ReasonOf(deploy.PackageManagerBusy, err.Error()))

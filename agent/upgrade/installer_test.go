@@ -3,14 +3,17 @@ package upgrade
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"komainu/deploy"
+	"komainu/fault"
 	"komainu/health"
 )
 
@@ -23,6 +26,7 @@ type site struct {
 	busy    func() bool // somebody else uses the package manager
 	refuses func() error
 	mute    bool                 // the agent does not answer
+	verify  error                // of the packages
 	status  deploy.UpgradeStatus // in the end
 	dropped []bool               // the program of the installer; whether the upgrade was still its own then
 }
@@ -70,7 +74,7 @@ func (s *site) upgrade(t *testing.T) (deploy.UpgradeState, time.Duration) {
 	}
 	in := NewInstaller(InstallerConfig{
 		Dir: s.dir, Log: slog.New(slog.DiscardHandler), Probe: s.probe, Times: Times{Alone: 2 * time.Hour},
-		Verify:  func(Package, time.Time, *os.Root, string) error { return nil },
+		Verify:  func(Package, time.Time, *os.Root, string) error { return s.verify },
 		Manager: func(string) (Manager, error) { return s, nil },
 		Service: func(context.Context) (Service, error) { return Service{}, nil },
 		Start:   func(context.Context) error { return nil },
@@ -142,6 +146,20 @@ func TestBusy(t *testing.T) {
 			}
 		})
 	})
+}
+
+// TestPackageThatCannotBeRead is told apart from one that is not what was
+// signed, which halts the upgrades of others.
+func TestPackageThatCannotBeRead(t *testing.T) {
+	for want, err := range map[deploy.ReasonID]error{
+		deploy.UpgradeRefused:   fmt.Errorf("read the package: %w", syscall.EIO),
+		deploy.UpgradeUntrusted: fault.New(fault.Unauthentic, "the package is not the one that was signed"),
+	} {
+		s := &site{verify: err}
+		if state, _ := s.upgrade(t); state != deploy.UpgradeStateFailed || s.status.Reason.ID != want || s.version != "1.1.0" {
+			t.Errorf("%v: %s, %+v", err, state, s.status.Reason)
+		}
+	}
 }
 
 // TestNextUpgradeHasItsOwnProgram: an installer that is ended between the two
