@@ -78,12 +78,28 @@ func (s *Source) Packages() []Package { return s.list }
 
 // Open opens the file of a package. Whoever reads it compares it again: the
 // folder may have changed.
-func (s *Source) Open(p Package) (io.ReadCloser, error) { return regular.Open(s.dir, s.file[p.Target]) }
+func (s *Source) Open(p Package) (io.ReadCloser, error) {
+	f, err := regular.Open(s.dir, s.file[p.Target])
+	if err != nil {
+		return nil, err
+	}
+	info, err := f.Stat()
+	if err == nil && info.Size() > MaxPackage {
+		err = fault.New(fault.Invalid, "%s is larger than %d MB, which no package of the agent is", p.Target, MaxPackage>>20)
+	}
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return f, nil
+}
 
 // check compares every file with its hash before anything is taken.
 func (s *Source) check() error {
 	for _, p := range s.list {
 		sum, err := sumOf(s.Open(p))
+		if fault.Is(err, fault.Invalid) {
+			return err
+		}
 		if err != nil {
 			return fault.Wrap(fault.Invalid, err, "%s is named and not there; the copy is not whole", p.Target)
 		}

@@ -294,3 +294,18 @@ func TestImportOfPlainPackages(t *testing.T) {
 		}
 	}
 }
+
+// TestEndlessPackage: a file on a medium that is larger than any package is not
+// read to its end.
+func TestEndlessPackage(t *testing.T) {
+	dir, name := t.TempDir(), "komainu-agent_1.2.0_amd64.deb"
+	if err := errors.Join(os.WriteFile(filepath.Join(dir, name), nil, 0o644), os.Truncate(filepath.Join(dir, name), 1<<42)); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "SHA256SUMS"), []byte(strings.Repeat("0", 64)+"  "+name+"\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := OpenSource(dir, nil, t.TempDir(), time.Now()); !fault.Is(err, fault.Invalid) || !strings.Contains(err.Error(), "larger than") {
+		t.Error(err)
+	}
+}
