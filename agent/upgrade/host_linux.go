@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -146,6 +147,9 @@ func (archive) Install(ctx context.Context, file string) error {
 	return do(ctx, filepath.Dir(scripts[0]), "/bin/sh", scripts[0], "install")
 }
 
+// noSpace is how dpkg, rpm and tar say that the disk is full.
+var noSpace = regexp.MustCompile(`(?i)no space left on device|disk quota exceeded|needs \S+ (on|more space on) the \S+ filesystem`)
+
 // do runs a program that changes something. What it says last is the error.
 func do(ctx context.Context, dir string, args ...string) error {
 	cmd := exec.CommandContext(ctx, args[0], args[1:]...)
@@ -157,6 +161,9 @@ func do(ctx context.Context, dir string, args ...string) error {
 	err := cmd.Run()
 	if err != nil {
 		text := strings.TrimSpace(out.String())
+		if noSpace.MatchString(text) {
+			return fault.Wrap(fault.Exhausted, err, "%s: %s", filepath.Base(args[0]), text[max(0, len(text)-1000):])
+		}
 		return fmt.Errorf("%s: %w: %s", filepath.Base(args[0]), err, text[max(0, len(text)-1000):])
 	}
 	return nil

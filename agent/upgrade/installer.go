@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"komainu/deploy"
+	"komainu/fault"
 	"komainu/health"
 	"komainu/internal/atomicfile"
 )
@@ -265,7 +266,11 @@ func (in *Installer) install(ctx context.Context, j *journal) error {
 		j.Status.Reason = new(deploy.ReasonOf(deploy.PackageManagerBusy, err.Error()))
 		return in.end(j, deploy.UpgradeStateFailed)
 	}
-	j.Status.Reason = new(deploy.ReasonOf(deploy.UpgradeFailed, err.Error()))
+	id := deploy.UpgradeFailed
+	if fault.Is(err, fault.Exhausted) {
+		id = deploy.DiskFull
+	}
+	j.Status.Reason = new(deploy.ReasonOf(id, err.Error()))
 	return in.next(j, StepBack, deploy.UpgradeStateInstalling)
 }
 
@@ -304,6 +309,14 @@ func (in *Installer) back(ctx context.Context, j *journal) error {
 	}
 	in.cfg.Log.Error("the version from before could not be installed", "version", j.Old.Version, "attempt", j.Attempts, "error", err)
 	if j.Attempts >= 2*mostAttempts {
+		// What cannot be installed may never have been gone.
+		lacks, stopped := in.settles(ctx, j, j.Old.Version, new(bool))
+		switch {
+		case stopped != nil:
+			return stopped
+		case lacks.text == "":
+			return in.next(j, StepReprobe, j.Status.State)
+		}
 		j.Status.Reason = new(deploy.ReasonOf(deploy.UpgradeStuck, err.Error()))
 		return in.end(j, deploy.UpgradeStateFailed)
 	}
@@ -322,7 +335,7 @@ func (in *Installer) reprobe(ctx context.Context, j *journal) error {
 	case err != nil:
 		j.Status.Reason = new(deploy.ReasonOf(deploy.UpgradeStuck, fmt.Sprintf("%s; then the version from before: %v", j.Status.Reason.Detail, err)))
 		return in.end(j, deploy.UpgradeStateFailed)
-	case j.Status.Reason.ID == deploy.UpgradeFailed:
+	case j.Status.Reason.ID == deploy.UpgradeFailed, j.Status.Reason.ID == deploy.DiskFull:
 		return in.end(j, deploy.UpgradeStateFailed)
 	}
 	return in.end(j, deploy.UpgradeStateRolledBack)

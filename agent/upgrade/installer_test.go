@@ -162,6 +162,35 @@ func TestPackageThatCannotBeRead(t *testing.T) {
 	}
 }
 
+// TestFullDisk: nothing can be installed, the version from before either, which
+// runs all the same.
+func TestFullDisk(t *testing.T) {
+	well := func() []string { return nil }
+	for name, c := range map[string]struct {
+		refuses func(runs string) error
+		lacks   func() []string
+		state   deploy.UpgradeState
+		reason  deploy.ReasonID
+	}{
+		"from the beginning":                 {func(string) error { return fault.New(fault.Exhausted, "no space left on device") }, well, deploy.UpgradeStateFailed, deploy.DiskFull},
+		"a package that cannot be installed": {func(string) error { return errors.New("it is damaged") }, well, deploy.UpgradeStateFailed, deploy.UpgradeFailed},
+		"after the new version": {func(runs string) error {
+			if runs == "1.2.0" {
+				return fault.New(fault.Exhausted, "no space left on device")
+			}
+			return nil
+		}, func() []string { return []string{"sensor"} }, deploy.UpgradeStateFailed, deploy.UpgradeStuck},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			s := &site{lacks: c.lacks}
+			s.refuses = func() error { return c.refuses(s.version) }
+			if state, _ := s.upgrade(t); state != c.state || s.status.Reason.ID != c.reason {
+				t.Errorf("%s: %s, %+v", name, state, s.status.Reason)
+			}
+		})
+	}
+}
+
 // TestNextUpgradeHasItsOwnProgram: an installer that is ended between the two
 // leaves no program that the next upgrade would take for its own.
 func TestNextUpgradeHasItsOwnProgram(t *testing.T) {
