@@ -47,6 +47,7 @@ const (
 	verify  work = "verify"  // the agent is there: let it prove itself
 	install work = "install" // there is none yet
 	repair  work = "repair"  // there was one, and it is silent
+	remove  work = "remove"  // somebody wants the agent taken off
 )
 
 // decision is what should be with a machine.

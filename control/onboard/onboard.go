@@ -239,7 +239,7 @@ func (e *Engine) look(ctx context.Context, tasks *sync.WaitGroup) error {
 		s := want.settings
 		if m.Extension.State == deploy.Removing {
 			if !e.isRunning(m.ID) && !m.Extension.Next.After(e.now()) {
-				e.take(ctx, tasks, m, s, func(ctx context.Context) { e.remove(ctx, m.ID) })
+				waiting = append(waiting, candidate{m, decision{work: remove}, s})
 			}
 			continue
 		}
@@ -263,9 +263,13 @@ func (e *Engine) look(ctx context.Context, tasks *sync.WaitGroup) error {
 		}
 	}
 	slices.SortFunc(waiting, func(a, b candidate) int {
-		return cmp.Or(cmp.Compare(rank(a), rank(b)), cmp.Compare(a.m.Name, b.m.Name), cmp.Compare(a.m.ID, b.m.ID))
+		return cmp.Or(cmp.Compare(rank(a), rank(b)), a.m.Extension.StartedAt.Compare(b.m.Extension.StartedAt), cmp.Compare(a.m.Name, b.m.Name), cmp.Compare(a.m.ID, b.m.ID))
 	})
 	for _, c := range waiting {
+		if c.d.work == remove {
+			e.take(ctx, tasks, c.m, c.s, func(ctx context.Context) { e.remove(ctx, c.m.ID) })
+			continue
+		}
 		if n, ok := e.queue(ctx, tasks, c); ok {
 			notes = append(notes, n)
 		}
@@ -306,12 +310,14 @@ func note(m *machine.Machine, change func(*machine.Extension)) machine.Noted {
 }
 
 // rank orders what waits: what somebody has asked for, then what has an agent
-// already, then the rest.
+// already, then the rest, and in each whose last attempt is the longest ago.
+// What has failed is of the rest: there may be more of it than can ever be
+// worked on until it is tried again, and the others would wait for good.
 func rank(c candidate) int {
 	switch {
 	case !c.m.Extension.Requested.IsZero():
 		return 0
-	case c.d.work == verify:
+	case c.d.work != install && c.m.Extension.Attempt == 0:
 		return 1
 	}
 	return 2

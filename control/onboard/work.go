@@ -379,7 +379,7 @@ func (e *Engine) remove(ctx context.Context, id string) {
 	tries := 0
 	err := e.cfg.Machines.Note(ctx, id, machine.Line{}, func(x *machine.Extension) {
 		if x.State == deploy.Removing {
-			x.Attempt, x.Next = x.Attempt+1, time.Time{}
+			x.Attempt, x.StartedAt, x.Next = x.Attempt+1, e.now(), time.Time{}
 			tries = x.Attempt
 		}
 	})
