@@ -95,10 +95,10 @@ type Config struct {
 type Engine struct {
 	cfg    Config
 	wake   chan struct{} // capacity 1
-	opened time.Time
 	saving sync.Mutex
 
 	mu       sync.Mutex
+	opened   time.Time // when the control plane came
 	settings map[string]Saved
 	running  map[string]context.CancelCauseFunc // by machine
 	perEnv   map[string]int
@@ -238,7 +238,7 @@ func (e *Engine) look(ctx context.Context, tasks *sync.WaitGroup) error {
 		}
 		s := want.settings
 		if m.Extension.State == deploy.Removing {
-			if !e.isRunning(m.ID) && !m.Extension.Next.After(e.now()) {
+			if !e.isRunning(m.ID) && e.due(m.Extension) {
 				waiting = append(waiting, candidate{m, decision{work: remove}, s})
 			}
 			continue
@@ -331,9 +331,26 @@ func (e *Engine) device(m *machine.Machine) *Device {
 	}
 	d := e.cfg.Device(m.Organization, m.Device)
 	if d != nil {
-		d.Awaited = min(d.Silent, e.now().Sub(e.opened))
+		here := e.here()
+		d.Awaited = min(d.Silent, here)
+		if d.Silent < -silentFor { // the clock was set back since
+			d.Awaited = here
+		}
 	}
 	return d
+}
+
+// here is how long the control plane has been there. By a clock that was set
+// back it has just come: else no silence would count until the clock is again
+// where it was.
+func (e *Engine) here() time.Duration {
+	now := e.now()
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if now.Before(e.opened) {
+		e.opened = now
+	}
+	return now.Sub(e.opened)
 }
 
 // settle returns the state of a machine about which nothing is to be done,
@@ -390,7 +407,7 @@ func (e *Engine) queue(ctx context.Context, tasks *sync.WaitGroup, c candidate) 
 	case c.s.Window != nil && !c.s.Window.Open(e.now()):
 		waits = WaitsWindow
 	}
-	if waits == "" && x.Next.After(e.now()) {
+	if waits == "" && !e.due(x) {
 		return machine.Noted{}, false // it is tried again then
 	}
 	if waits == "" && !e.take(ctx, tasks, c.m, c.s, func(ctx context.Context) { e.protect(ctx, c.m.ID, c.d) }) {
@@ -474,6 +491,16 @@ func (e *Engine) waitFor(ctx context.Context, limit time.Duration, holds func() 
 		}
 		again.Stop()
 	}
+}
+
+// longest is more than backoff ever says.
+const longest = time.Hour + 5*time.Minute
+
+// due reports whether a machine may be tried again. What waits for longer than
+// anything does has a time from before the clock was set back.
+func (e *Engine) due(x machine.Extension) bool {
+	now := e.now()
+	return !x.Next.After(now) || x.Next.After(now.Add(longest))
 }
 
 // backoff is how long after an attempt it is tried again.

@@ -79,3 +79,32 @@ func TestRemovalsThatAreTriedAgainKeepNobodyFromTheirTurn(t *testing.T) {
 		t.Errorf("before the turn of z the others had several: %v", logins)
 	}
 }
+
+func TestAClockThatIsSetBackStopsNothing(t *testing.T) {
+	w := newWorld(t, "a", "b", "c")
+	w.hosts["b"].refuse = deploy.Fail(deploy.TimedOut, "no connection")
+	w.hosts["c"].refuse = deploy.Fail(deploy.TimedOut, "no connection")
+	w.later = 100 * time.Hour // until the clock is set
+	w.engine.opened = w.engine.now()
+	if err := w.machines.Offboard(t.Context(), org, w.machine("c").ID, "sold"); err != nil {
+		t.Fatal(err)
+	}
+	w.run()
+	a := w.becomes("a", deploy.Succeeded, "")
+	w.becomes("b", deploy.Failed, deploy.TimedOut)
+	w.becomes("c", deploy.Removing, deploy.RemoveFailed)
+	w.set(func() {
+		w.later = 0
+		w.hosts["b"].refuse, w.hosts["c"].refuse = nil, nil
+	})
+	w.becomes("b", deploy.Succeeded, "")
+	w.becomes("c", deploy.None, deploy.Offboarded)
+	// It was connected last at a time that has not come yet.
+	w.set(func() {
+		w.hosts["a"].refuse = deploy.Fail(deploy.TimedOut, "no connection")
+		d := w.devices[a.Device]
+		d.Connected, d.Silent = false, -100*time.Hour
+	})
+	w.set(func() { w.later = time.Minute * 5 })
+	w.becomes("a", deploy.Failed, deploy.TimedOut)
+}
