@@ -17,7 +17,7 @@ import (
 )
 
 // Times of the inventories of clouds. Those of servers change when somebody
-// saves them, and are taken over then.
+// saves them, and are taken over then, or soon after when that was cut off.
 const (
 	syncEvery  = 5 * time.Minute
 	syncLatest = 40 * time.Minute // between tries of one that fails
@@ -135,7 +135,8 @@ func (c *Connectors) visited(id string, failed *deploy.Failure) {
 	c.visits[id] = v
 }
 
-// Run keeps the inventories of clouds up to date until ctx ends.
+// Run keeps the inventories of clouds up to date, and sees to it that those of
+// servers are taken over, until ctx ends.
 func (c *Connectors) Run(ctx context.Context) error {
 	tick := time.NewTicker(lookEvery)
 	defer tick.Stop()
@@ -154,7 +155,9 @@ func (c *Connectors) Run(ctx context.Context) error {
 
 func (c *Connectors) syncDue(ctx context.Context) error {
 	var rows []*row
-	if err := c.cfg.DB.NewSelect().Model(&rows).Where("kind IN (?)", bun.List([]string{cloud.AWS, cloud.Azure, cloud.GCP})).Scan(ctx); err != nil {
+	err := c.cfg.DB.NewSelect().Model(&rows).
+		Where("kind IN (?) OR synced_at IS NULL OR synced_at < updated_at", bun.List([]string{cloud.AWS, cloud.Azure, cloud.GCP})).Scan(ctx)
+	if err != nil {
 		return err
 	}
 	var all sync.WaitGroup
@@ -177,7 +180,7 @@ func (c *Connectors) syncDue(ctx context.Context) error {
 				c.visited(r.ID, deploy.Fail(deploy.ConnectorFailed, err.Error()))
 				c.cfg.Log.Warn("an inventory cannot be taken over", "connector", r.ID, "error", err)
 			case failed != nil:
-				c.cfg.Log.Warn("a cloud does not give its inventory", "connector", r.ID, "error", failed)
+				c.cfg.Log.Warn("a connector does not give its inventory", "connector", r.ID, "error", failed)
 			}
 		})
 	}

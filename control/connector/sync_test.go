@@ -2,7 +2,9 @@ package connector
 
 import (
 	"context"
+	"slices"
 	"testing"
+	"time"
 
 	"github.com/uptrace/bun"
 
@@ -144,5 +146,42 @@ func TestChangedAllTheTime(t *testing.T) {
 	}
 	if version != c.Version+syncTries || len(b.machines.All("")) != 0 {
 		t.Errorf("version %d, %d machines", version, len(b.machines.All("")))
+	}
+}
+
+// Who saves a list may be gone, or the control plane ended, before its
+// machines are taken over: they are then.
+func TestSavedAndNotTakenOver(t *testing.T) {
+	b := newBench(t)
+	at := time.Date(2026, 11, 29, 12, 0, 0, 0, time.UTC)
+	b.cfg.Now = func() time.Time { return at }
+	s := SSH{Hosts: "web", Sudo: "none", Credential: Push, HostKeys: FirstUse}
+	c := b.made(t, s, nil)
+	names := func() (all []string) {
+		t.Helper()
+		at = at.Add(time.Hour)
+		if err := b.syncDue(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range b.machines.All(env) {
+			all = append(all, m.Name)
+		}
+		return slices.Sorted(slices.Values(all))
+	}
+	if got := names(); !slices.Equal(got, []string{"web"}) {
+		t.Errorf("of a new connector there are %q", got)
+	}
+	at = at.Add(time.Second)
+	s.Hosts = "web\ndb"
+	if _, err := b.Update(t.Context(), org, c.ID, Change{Version: 1, Name: "ours", Kind: KindSSH, SSH: &s}); err != nil {
+		t.Fatal(err)
+	}
+	if got := names(); !slices.Equal(got, []string{"db", "web"}) {
+		t.Errorf("of a changed connector there are %q", got)
+	}
+	taken := 0
+	b.kinds[KindSSH] = slow{servers{b.Connectors}, func() { taken++ }}
+	if names(); taken != 0 {
+		t.Error("a list that is taken over is taken over again")
 	}
 }
