@@ -221,18 +221,40 @@ func (r *registrar) Register(ctx context.Context, to enrol.Admission, facts json
 		r.engine.Came(to.Machine)
 	}
 	r.engine.Wake()
-	return enrol.Registration{Device: id, Organization: r.organization.ID, Environment: e.Name}, r.replaced(ctx, before.Device, id)
+	return enrol.Registration{Device: id, Organization: r.organization.ID, Environment: e.Name}, succession{r.devices, r.ids, r.agents}.replaced(ctx, before.Device, id)
 }
 
-// replaced ends the identity that a machine had before its agent was installed
-// anew: nobody should go on with it, and the list should not show a device
-// that can never come back.
-func (r *registrar) replaced(ctx context.Context, old, by event.DeviceID) error {
-	d, ok := r.devices.State(old)
-	if !ok || d.Offboarded {
+// succession ends the identities that machines had before; nobody should go on
+// with them, and the list should not show a device that can never come back.
+type succession struct {
+	devices *device.Registry
+	ids     *enrol.Authority
+	agents  *gateway.Gateway
+}
+
+// replaced ends the identity of a machine whose host is another device now: its
+// agent was installed anew, or somebody has enrolled it anew.
+func (s succession) replaced(ctx context.Context, old, by event.DeviceID) error {
+	d, ok := s.devices.State(old)
+	if !ok || d.Offboarded || old == by {
 		return nil
 	}
-	return revoke(ctx, r.ids, r.devices, r.agents, d.Organization, old, "its machine has enrolled anew, as device "+string(by))
+	return s.revoke(ctx, d.Organization, old, "its machine has enrolled anew, as device "+string(by))
+}
+
+// revoke ends the identity of a device for a reason that the control plane has
+// seen by itself. One that is ended already is no error.
+func (s succession) revoke(ctx context.Context, organization string, id event.DeviceID, reason string) error {
+	ctx = access.WithActor(ctx, access.Actor{Kind: access.System, Name: "onboarding", Organization: organization})
+	// The certificates first, as when somebody revokes a device.
+	if err := s.ids.Revoke(ctx, id); err != nil {
+		return err
+	}
+	if err := s.devices.Offboard(ctx, organization, id, reason); err != nil && !fault.Is(err, fault.Conflict) {
+		return err
+	}
+	s.agents.Disconnect(id, fault.Unauthentic, reason)
+	return nil
 }
 
 // Leave implements enrol.Registrar. The machine goes first, or a plan that is

@@ -196,6 +196,9 @@ func (a *api) linkMachine(ctx context.Context, in *linkMachineInput) (MachineDet
 	if err := a.known.machines.Link(ctx, m.Organization, m.ID, in.Body.Device); err != nil {
 		return MachineDetails{}, err
 	}
+	if err := (succession{a.devices, a.ids, a.agents}).replaced(ctx, m.Device, in.Body.Device); err != nil {
+		return MachineDetails{}, err
+	}
 	return a.machine(ctx, &machineInput{in.ID})
 }
 

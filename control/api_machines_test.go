@@ -6,6 +6,7 @@ import (
 
 	"komainu/control/device"
 	"komainu/control/machine"
+	"komainu/event"
 )
 
 // TestOffboardedDeviceStaysOff offboards by the page of the device. The plan
@@ -25,5 +26,33 @@ func TestOffboardedDeviceStaysOff(t *testing.T) {
 	want[machine.View](b, 200, "POST", "/machines/"+m.ID+"/deploy", `{}`)
 	if m, _ = b.api.known.machines.Of(id); m.Offboarded {
 		t.Error("it stays offboarded")
+	}
+}
+
+// TestLinkEndsWhatAMachineWas says that another device runs on a machine: the
+// one that it had before can never come back.
+func TestLinkEndsWhatAMachineWas(t *testing.T) {
+	b := newBench(t)
+	want[any](b, 200, "PUT", "/environments/"+b.env+"/plan", `{"version":1,"servers":true}`)
+	old, now := b.device("web-1"), b.device("web-1")
+	machines := b.api.known.machines
+	if _, err := machines.Sync(t.Context(), b.org, b.env, "way", "ssh", machine.Inventory{Machines: []machine.Known{{Key: "web-1", Name: "web-1", Address: "web-1:22", System: "linux"}}}); err != nil {
+		t.Fatal(err)
+	}
+	listed, _ := machines.Found("way", "web-1")
+	for m, d := range map[string]event.DeviceID{listed.ID: old, "": now} {
+		if err := machines.Enrolled(t.Context(), b.org, b.env, m, d, machine.Known{Name: "web-1", System: "linux"}, time.Time{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want[machine.View](b, 200, "POST", "/machines/"+listed.ID+"/device", `{"device":"`+string(now)+`"}`)
+	if m, _ := machines.Of(now); m.ID != listed.ID {
+		t.Errorf("the device is on %+v", m)
+	}
+	if d, _ := b.api.devices.State(old); !d.Offboarded {
+		t.Error("one server is two devices")
+	}
+	if d, _ := b.api.devices.State(now); d.Offboarded {
+		t.Error("the device of the server is offboarded")
 	}
 }

@@ -29,7 +29,6 @@ import (
 	"komainu/control/upgrade"
 	"komainu/drill"
 	"komainu/event"
-	"komainu/fault"
 	"komainu/policy"
 )
 
@@ -171,9 +170,10 @@ func (o *onboarding) engineConfig(n neighbours, server string) onboard.Config {
 			}
 			return d
 		},
-		Proves: n.ids.Proves,
+		Proves:   n.ids.Proves,
+		Replaced: succession{n.devices, n.ids, n.agents}.replaced,
 		Revoke: func(ctx context.Context, organization string, id event.DeviceID) error {
-			return revoke(ctx, n.ids, n.devices, n.agents, organization, id, "its machine was offboarded")
+			return succession{n.devices, n.ids, n.agents}.revoke(ctx, organization, id, "its machine was offboarded")
 		},
 		Test: func(ctx context.Context, organization string, id event.DeviceID, test string) (string, error) {
 			ctx = access.WithActor(ctx, access.Actor{Kind: access.System, Name: "onboarding", Organization: organization})
@@ -195,21 +195,6 @@ func (o *onboarding) engineConfig(n neighbours, server string) onboard.Config {
 			n.changes.publish(organization, topicOnboard, environment)
 		},
 	}
-}
-
-// revoke ends the identity of a device for a reason that the control plane has
-// seen by itself. One that is ended already is no error.
-func revoke(ctx context.Context, ids *enrol.Authority, devices *device.Registry, agents *gateway.Gateway, organization string, id event.DeviceID, reason string) error {
-	ctx = access.WithActor(ctx, access.Actor{Kind: access.System, Name: "onboarding", Organization: organization})
-	// The certificates first, as when somebody revokes a device.
-	if err := ids.Revoke(ctx, id); err != nil {
-		return err
-	}
-	if err := devices.Offboard(ctx, organization, id, reason); err != nil && !fault.Is(err, fault.Conflict) {
-		return err
-	}
-	agents.Disconnect(id, fault.Unauthentic, reason)
-	return nil
 }
 
 // abandon lets go of machines whose connector is no more: nothing reaches

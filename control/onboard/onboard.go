@@ -74,6 +74,9 @@ type Config struct {
 	// Revoke ends the identity of a device whose machine is offboarded. One that
 	// is offboarded already is no error.
 	Revoke func(ctx context.Context, organization string, device event.DeviceID) error
+	// Replaced ends the identity that a machine had before, since its host is
+	// another device now. May be nil.
+	Replaced func(ctx context.Context, old, by event.DeviceID) error
 	// Test has a device run a detection test and returns the run.
 	Test func(ctx context.Context, organization string, device event.DeviceID, test string) (string, error)
 	// Tested returns how far a run is, and the alert that it has raised.
@@ -117,6 +120,9 @@ func Open(ctx context.Context, cfg Config) (*Engine, error) {
 	}
 	if cfg.Pushed == nil {
 		cfg.Pushed = func(context.Context, *machine.Machine) (string, error) { return "", nil }
+	}
+	if cfg.Replaced == nil {
+		cfg.Replaced = func(context.Context, event.DeviceID, event.DeviceID) error { return nil }
 	}
 	e := &Engine{
 		cfg: cfg, wake: make(chan struct{}, 1), settings: map[string]Saved{}, running: map[string]context.CancelCauseFunc{}, perEnv: map[string]int{},

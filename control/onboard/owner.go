@@ -18,18 +18,31 @@ import (
 func (a *attempt) owns(ctx context.Context, m machine.Machine, d *Device) (bool, error) {
 	other, ok := a.cfg.Machines.Of(d.ID)
 	if !ok || other.ID == m.ID {
-		return true, nil
+		return true, a.replaced(ctx, m, d.ID)
 	}
 	same, err := a.sameServer(ctx, m, other, d)
 	switch {
 	case err != nil:
 		return false, err
 	case same:
+		// Before nobody knows any more what the machine was.
+		if err := a.replaced(ctx, m, d.ID); err != nil {
+			return false, err
+		}
 		return true, a.cfg.Machines.Merge(ctx, m.ID, other.ID)
 	case m.Extension.Take:
 		return false, nil
 	}
 	return false, deploy.Fail(deploy.EnrolledTwice, "that is "+other.Name+", device "+string(d.ID))
+}
+
+// replaced ends the identity that the machine had until its host became another
+// device: it would be a second one of one server that never comes back.
+func (a *attempt) replaced(ctx context.Context, m machine.Machine, by event.DeviceID) error {
+	if m.Device == "" || m.Device == by {
+		return nil
+	}
+	return a.cfg.Replaced(ctx, m.Device, by)
 }
 
 // disowns returns nil when the agent that a host has may be taken off the

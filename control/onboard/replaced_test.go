@@ -1,0 +1,44 @@
+package onboard
+
+import (
+	"context"
+	"slices"
+	"testing"
+	"time"
+
+	"komainu/control/machine"
+	"komainu/deploy"
+	"komainu/event"
+)
+
+// Somebody enrols a server anew by hand: what its machine was before can never
+// come back, and must not be left as a second device of one server.
+func TestAnIdentityThatAServerGaveUpEnds(t *testing.T) {
+	w := newWorld(t, "web")
+	var ended []event.DeviceID
+	w.engine.cfg.Replaced = func(_ context.Context, old, by event.DeviceID) error {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		ended = append(ended, old, by)
+		w.devices[old].Offboarded = true
+		return nil
+	}
+	w.run()
+	before := w.becomes("web", deploy.Succeeded, "")
+	if err := w.machines.Enrolled(t.Context(), org, env, "", "by-hand", machine.Known{Name: "by itself"}, time.Time{}); err != nil {
+		t.Fatal(err)
+	}
+	w.set(func() {
+		w.devices["by-hand"] = &Device{ID: "by-hand", Connected: true, Confirmed: true, Version: "2.0.0", Addresses: []string{"192.0.2.7"}}
+		w.hosts["web"].facts, w.hosts["web"].ip = []string{"device by-hand", "agent 2.0.0", "service active"}, "192.0.2.7"
+		d := w.devices[before.Device]
+		d.Connected, d.Silent = false, time.Hour
+	})
+	w.until("the device is another one", func() bool { return w.machine("web").Device == "by-hand" })
+	w.becomes("web", deploy.Succeeded, "")
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if !slices.Equal(ended, []event.DeviceID{before.Device, "by-hand"}) {
+		t.Errorf("ended are %q, want %s alone", ended, before.Device)
+	}
+}
