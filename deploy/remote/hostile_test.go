@@ -8,6 +8,7 @@ import (
 	"net"
 	"os/exec"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -569,4 +570,24 @@ func TestMemoryIsBounded(t *testing.T) {
 			most = max(most, heap())
 		}
 	}
+}
+
+// TestWordsThatAreCutInALetter has a host give a reason that the script shortens
+// in the middle of a letter, and the name of a program that the kernel has
+// shortened so.
+func TestWordsThatAreCutInALetter(t *testing.T) {
+	functions, _, _ := strings.Cut(deploy.Script, "\naction=")
+	said := strings.Repeat("a", 599) + "é and more"
+	h := dial(t, to(t, sshServer(t, real, nil)))
+	var lines []string
+	script := functions + "\nholder() { printf 'резервная\\320\\n'; }\nsleep() { :; }\n(settled 1)\nfail install_failed \"$1\"\n"
+	err := h.Run(t.Context(), script, []string{said}, nil, func(line string) { lines = append(lines, line) })
+	if exit, ok := errors.AsType[*deploy.Exit](err); !ok || exit.Code != 90 {
+		t.Errorf("the script has failed, and said why: %v", err)
+	}
+	want := []string{"wait резервная?", "fail package_manager_busy резервная?", "fail install_failed " + strings.Repeat("a", 599) + "?"}
+	if !slices.Equal(lines, want) {
+		t.Errorf("%q, want %q", lines, want)
+	}
+	h.Close()
 }

@@ -80,7 +80,7 @@ settled() {
     left=$1
     while who=$(holder); do
         [ "$left" -gt 0 ] || fail package_manager_busy "$who"
-        say "wait $who"
+        say "wait $(plain "$who")"
         left=$((left - 1))
         sleep 1
     done
