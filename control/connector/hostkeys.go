@@ -176,6 +176,11 @@ func (p *pins) listed(address string, key ssh.PublicKey) error {
 	}
 	other := ""
 	for _, k := range list {
+		if k.revoked && bytes.Equal(k.key.Marshal(), key.Marshal()) {
+			return deploy.Failf(deploy.HostKeyChanged, "%s is revoked in the list", ssh.FingerprintSHA256(key))
+		}
+	}
+	for _, k := range list {
 		if !k.is(address) {
 			continue
 		}
@@ -224,13 +229,14 @@ func (p *pins) Algorithms(address string) []string {
 
 // knownHost is a line of known_hosts.
 type knownHost struct {
-	hosts []string
-	key   ssh.PublicKey
+	hosts   []string
+	key     ssh.PublicKey
+	revoked bool // nobody may show the key, whatever hosts the line names
 }
 
 func (k knownHost) is(address string) bool {
 	host, port, err := net.SplitHostPort(address)
-	if err != nil {
+	if err != nil || k.revoked {
 		return false
 	}
 	for _, name := range k.hosts {
@@ -244,6 +250,7 @@ func (k knownHost) is(address string) bool {
 // parseKnownHosts reads lines as ssh-keyscan prints them.
 func parseKnownHosts(text string) ([]knownHost, error) {
 	var list []knownHost
+	named := false
 	rest := []byte(text)
 	for {
 		marker, hosts, key, _, more, err := ssh.ParseKnownHosts(rest)
@@ -258,12 +265,13 @@ func parseKnownHosts(text string) ([]knownHost, error) {
 				return nil, fault.New(fault.Invalid, "known hosts: names that are hashed cannot be matched with the list of hosts; paste what ssh-keyscan HOST prints")
 			}
 		}
-		if marker == "" {
-			list = append(list, knownHost{hosts, key})
+		if marker == "" || marker == "revoked" {
+			list = append(list, knownHost{hosts, key, marker != ""})
+			named = named || marker == ""
 		}
 		rest = more
 	}
-	if len(list) == 0 {
+	if !named {
 		return nil, fault.New(fault.Invalid, "no host is listed; paste what ssh-keyscan HOST prints, or let the connector pin keys when it sees them first")
 	}
 	return list, nil

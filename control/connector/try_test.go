@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"encoding/json"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -381,5 +382,27 @@ func TestConnectorsInTheAuditLog(t *testing.T) {
 	}
 	if diff := gocmp.Diff(want, got); diff != "" {
 		t.Error(diff)
+	}
+}
+
+// A list may have lines for keys that nobody may show any more, which count
+// more than those that name them for a host.
+func TestListedKeysThatAreRevoked(t *testing.T) {
+	b := newBench(t)
+	h, other := newHost(t), newHost(t)
+	line := func(h *host) string {
+		name, port, _ := net.SplitHostPort(h.address)
+		return "[" + name + "]:" + port + " " + string(ssh.MarshalAuthorizedKey(h.key.PublicKey()))
+	}
+	settings := SSH{HostKeys: Listed, KnownHosts: line(h) + "@revoked * " + string(ssh.MarshalAuthorizedKey(h.key.PublicKey())) + line(other)}
+	keys := &pins{c: b.Connectors, connector: "ours", policy: settings}
+	if f, ok := errors.AsType[*deploy.Failure](keys.Check(h.address, h.key.PublicKey())); !ok || f.Reason.ID != deploy.HostKeyChanged || !strings.Contains(f.Reason.Detail, "revoked") {
+		t.Errorf("a key that is revoked: %v", f)
+	}
+	if err := keys.Check(other.address, other.key.PublicKey()); err != nil {
+		t.Error(err)
+	}
+	if _, err := parseKnownHosts("@revoked * " + string(ssh.MarshalAuthorizedKey(h.key.PublicKey()))); !fault.Is(err, fault.Invalid) {
+		t.Errorf("a list that lets nobody in: %v", err)
 	}
 }
