@@ -250,15 +250,15 @@ func (k knownHost) is(address string) bool {
 // parseKnownHosts reads lines as ssh-keyscan prints them.
 func parseKnownHosts(text string) ([]knownHost, error) {
 	var list []knownHost
-	named := false
-	rest := []byte(text)
-	for {
-		marker, hosts, key, _, more, err := ssh.ParseKnownHosts(rest)
+	number, some := 0, false
+	for line := range strings.Lines(text) {
+		number++
+		marker, hosts, key, _, _, err := ssh.ParseKnownHosts([]byte(line))
 		if errors.Is(err, io.EOF) {
-			break
+			continue // nothing is in it
 		}
 		if err != nil {
-			return nil, fault.New(fault.Invalid, "known hosts: line %d cannot be read; paste what ssh-keyscan HOST prints", bytes.Count([]byte(text)[:len(text)-len(more)], []byte("\n"))+1)
+			return nil, fault.New(fault.Invalid, "known hosts: line %d cannot be read; paste what ssh-keyscan HOST prints", number)
 		}
 		for _, h := range hosts {
 			if strings.HasPrefix(h, "|") {
@@ -267,11 +267,10 @@ func parseKnownHosts(text string) ([]knownHost, error) {
 		}
 		if marker == "" || marker == "revoked" {
 			list = append(list, knownHost{hosts, key, marker != ""})
-			named = named || marker == ""
+			some = some || marker == ""
 		}
-		rest = more
 	}
-	if !named {
+	if !some {
 		return nil, fault.New(fault.Invalid, "no host is listed; paste what ssh-keyscan HOST prints, or let the connector pin keys when it sees them first")
 	}
 	return list, nil

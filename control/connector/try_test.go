@@ -406,3 +406,11 @@ func TestListedKeysThatAreRevoked(t *testing.T) {
 		t.Errorf("a list that lets nobody in: %v", err)
 	}
 }
+
+func TestKnownHostsNameTheLineThatIsWrong(t *testing.T) {
+	good := "web " + string(ssh.MarshalAuthorizedKey(newHost(t).key.PublicKey()))
+	_, err := parseKnownHosts("# of the first rack\n\n" + good + "db ssh-ed25519 AAAAdamaged\n" + strings.Repeat(good, 5))
+	if err == nil || !strings.Contains(err.Error(), "line 4 ") {
+		t.Errorf("%v, want line 4", err)
+	}
+}
