@@ -9,6 +9,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"slices"
 	"strings"
 	"time"
 
@@ -19,6 +20,7 @@ import (
 	"komainu/control/db"
 	"komainu/control/rest"
 	"komainu/deploy"
+	"komainu/deploy/remote"
 	"komainu/fault"
 )
 
@@ -235,16 +237,14 @@ type knownHost struct {
 }
 
 func (k knownHost) is(address string) bool {
-	host, port, err := net.SplitHostPort(address)
-	if err != nil || k.revoked {
-		return false
-	}
-	for _, name := range k.hosts {
-		if name == "["+host+"]:"+port || name == host && port == "22" {
-			return true
+	_, wanted := remote.Place(address)
+	return !k.revoked && slices.ContainsFunc(k.hosts, func(name string) bool {
+		if !strings.HasPrefix(name, "[") {
+			name = net.JoinHostPort(name, "22")
 		}
-	}
-	return false
+		_, at := remote.Place(name)
+		return at == wanted
+	})
 }
 
 // parseKnownHosts reads lines as ssh-keyscan prints them.

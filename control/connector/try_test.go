@@ -414,3 +414,23 @@ func TestKnownHostsNameTheLineThatIsWrong(t *testing.T) {
 		t.Errorf("%v, want line 4", err)
 	}
 }
+
+// ssh writes names in lower case and addresses in their shortest form,
+// whatever was typed.
+func TestKnownHostsHoweverTheyAreWritten(t *testing.T) {
+	b := newBench(t)
+	key := newHost(t).key.PublicKey()
+	listed := "db1.example.net,[db2.example.net]:2222,2001:db8::5,[2001:db8::6]:2222 " + string(ssh.MarshalAuthorizedKey(key))
+	keys := &pins{c: b.Connectors, connector: "ours", policy: SSH{HostKeys: Listed, KnownHosts: listed}}
+	for address, want := range map[string]bool{
+		"DB1.Example.net:22": true, "db1.example.net.:22": true, "db1.example.net:2222": false, "DB2.example.net:2222": true, "db2.example.net:22": false,
+		"[2001:DB8:0::5]:22": true, "[2001:db8::5]:2222": false, "[2001:db8:0:0::6]:2222": true, "db3.example.net:22": false,
+	} {
+		if err := keys.Check(address, key); (err == nil) != want {
+			t.Errorf("%s: %v", address, err)
+		}
+		if is := len(keys.Algorithms(address)) > 0; is != want {
+			t.Errorf("%s has algorithms: %t", address, is)
+		}
+	}
+}
