@@ -306,10 +306,11 @@ func (e *Engine) want(ctx context.Context, m *machine.Machine) *wanted {
 }
 
 // note is a state to be written down at the end of a look. A machine whose
-// removal somebody has begun since is left alone.
+// removal somebody has begun since, or that somebody has asked for, is left
+// alone.
 func note(m *machine.Machine, change func(*machine.Extension)) machine.Noted {
 	return machine.Noted{Machine: m.ID, Change: func(x *machine.Extension) {
-		if x.State != deploy.Removing {
+		if x.State != deploy.Removing && x.Requested.Equal(m.Extension.Requested) {
 			change(x)
 		}
 	}}

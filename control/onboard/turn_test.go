@@ -108,3 +108,21 @@ func TestAClockThatIsSetBackStopsNothing(t *testing.T) {
 	w.set(func() { w.later = time.Minute * 5 })
 	w.becomes("a", deploy.Failed, deploy.TimedOut)
 }
+
+func TestARequestDuringALookIsNotLost(t *testing.T) {
+	w := newWorld(t, "a")
+	m := w.machine("a")
+	n, ok := settle(&m, stay(deploy.None, deploy.PlanOff, ""))
+	if !ok {
+		t.Fatal("nothing is to be written down")
+	}
+	if err := w.machines.Request(t.Context(), org, m.ID, true, true); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.machines.NoteAll(t.Context(), []machine.Noted{n}); err != nil {
+		t.Fatal(err)
+	}
+	if x := w.machine("a").Extension; x.Requested.IsZero() || !x.Despite || !x.Take {
+		t.Errorf("what somebody has asked for is lost: %+v", x)
+	}
+}
