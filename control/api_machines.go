@@ -213,11 +213,12 @@ type offboardMachineInput struct {
 // a plan that is on would bring the agent back.
 func (a *api) offboardMachine(ctx context.Context, in *offboardMachineInput) (MachineDetails, error) {
 	organization := access.ActorOf(ctx).Organization
-	m, err := a.known.machines.Get(organization, in.ID)
-	if err != nil {
+	if err := a.known.machines.Offboard(ctx, organization, in.ID, in.Body.Reason); err != nil {
 		return MachineDetails{}, err
 	}
-	if err := a.known.machines.Offboard(ctx, organization, in.ID, in.Body.Reason); err != nil {
+	// Only now: until then its agent could enrol anew.
+	m, err := a.known.machines.Get(organization, in.ID)
+	if err != nil {
 		return MachineDetails{}, err
 	}
 	// Nor may somebody who is on the way to it bring it back.

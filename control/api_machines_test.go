@@ -1,6 +1,9 @@
 package control
 
 import (
+	"fmt"
+	"runtime"
+	"sync"
 	"testing"
 	"time"
 
@@ -54,5 +57,34 @@ func TestLinkEndsWhatAMachineWas(t *testing.T) {
 	}
 	if d, _ := b.api.devices.State(now); d.Offboarded {
 		t.Error("the device of the server is offboarded")
+	}
+}
+
+// TestEnrolledWhileItIsOffboarded has an agent enrol at the moment at which
+// somebody offboards its machine: it stays out.
+func TestEnrolledWhileItIsOffboarded(t *testing.T) {
+	b := newBench(t)
+	machines := b.api.known.machines
+	for i := range 100 {
+		name := fmt.Sprint("web-", i)
+		old, now := b.device(name), b.device(name)
+		if err := machines.Enrolled(t.Context(), b.org, b.env, "", old, machine.Known{Name: name, System: "linux"}, time.Time{}); err != nil {
+			t.Fatal(err)
+		}
+		m, _ := machines.Of(old)
+		var enrols sync.WaitGroup
+		enrols.Go(func() {
+			for range i {
+				runtime.Gosched()
+			}
+			// It fails when it is too late.
+			_ = machines.Enrolled(t.Context(), b.org, b.env, m.ID, now, machine.Known{}, time.Time{})
+		})
+		want[machine.View](b, 200, "POST", "/machines/"+m.ID+"/offboard", `{}`)
+		enrols.Wait()
+		m, _ = machines.Get(b.org, m.ID)
+		if d, _ := b.api.devices.State(m.Device); !m.Offboarded || !d.Offboarded {
+			t.Fatalf("%s is offboarded, and its device %s is not", m.Name, m.Device)
+		}
 	}
 }
