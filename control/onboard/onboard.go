@@ -567,14 +567,21 @@ func (e *Engine) expect(id string) {
 }
 
 // Retry has the machines of a connector tried again soon that have failed.
+// Somebody waits for it, so they are written down together.
 func (e *Engine) Retry(ctx context.Context, connector string) error {
+	var notes []machine.Noted
 	for _, m := range e.cfg.Machines.All("") {
 		if m.Connector != connector || m.Extension.State != deploy.Failed {
 			continue
 		}
-		if err := e.cfg.Machines.Note(ctx, m.ID, machine.Line{}, func(x *machine.Extension) { x.Next, x.Attempt = time.Time{}, 0 }); err != nil {
-			return err
-		}
+		notes = append(notes, machine.Noted{Machine: m.ID, Change: func(x *machine.Extension) {
+			if x.State == deploy.Failed {
+				x.Next, x.Attempt = time.Time{}, 0
+			}
+		}})
+	}
+	if err := e.cfg.Machines.NoteAll(ctx, notes); err != nil {
+		return err
 	}
 	e.Wake()
 	return nil
