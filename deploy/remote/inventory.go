@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 
 	"komainu/fault"
 )
@@ -68,6 +69,8 @@ const (
 	maxName      = 253 // of DNS
 	maxDigits    = 18  // of a number in a range
 	maxTags      = 32  // in one line
+	maxTagName   = 128 // characters, as of the tags that people give
+	maxTagValue  = 256
 )
 
 // ParseInventory reads a list of hosts, one in a line:
@@ -119,6 +122,10 @@ func parseLine(fields []string, room int) ([]Entry, error) {
 		if key, value, ok := strings.Cut(f, "="); ok {
 			if key == "" || len(tags) == maxTags {
 				return nil, fmt.Errorf("%q: want NAME=VALUE, %d at most", short(f), maxTags)
+			}
+			// Every host of the line gets it.
+			if utf8.RuneCountInString(key) > maxTagName || utf8.RuneCountInString(value) > maxTagValue {
+				return nil, fmt.Errorf("%q: the name of a tag has at most %d characters, its value %d", short(f), maxTagName, maxTagValue)
 			}
 			if _, twice := tags[key]; twice {
 				return nil, fmt.Errorf("the tag %q is there twice", short(key))

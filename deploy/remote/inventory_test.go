@@ -226,3 +226,16 @@ func FuzzParseInventory(f *testing.F) {
 		}
 	})
 }
+
+// TestTagsAreBounded has each of many hosts get what stands in the line once.
+func TestTagsAreBounded(t *testing.T) {
+	long := func(n int) string { return strings.Repeat("é", n) }
+	if _, err := remote.ParseInventory("web[1-3] "+long(128)+"="+long(256), 0); err != nil {
+		t.Error(err)
+	}
+	for _, tag := range []string{long(129) + "=x", "x=" + long(257), "x=" + strings.Repeat("a", 1<<20)} {
+		if list, err := remote.ParseInventory("web[1-20000] "+tag, 0); err == nil || len(err.Error()) > 300 {
+			t.Errorf("%d hosts have a tag of %d bytes: %v", len(list), len(tag), err)
+		}
+	}
+}
