@@ -40,7 +40,21 @@ func (e *Engine) protect(ctx context.Context, id string, d decision) {
 		return
 	}
 	if noted := a.failed(context.WithoutCancel(ctx), err); noted != nil && !errors.Is(noted, errUnwanted) {
-		e.cfg.Log.Error("what became of a machine cannot be written down", "machine", id, "error", noted)
+		e.unwritten(ctx, id, noted)
+	}
+}
+
+// unwritten says that what became of a machine cannot be written down. It is
+// then as it was before, so that its turn would come again at once, and this
+// would be said without end: it keeps its place for a while.
+func (e *Engine) unwritten(ctx context.Context, id string, err error) {
+	e.cfg.Log.Error("what became of a machine cannot be written down", "machine", id, "error", err)
+	if fault.Is(err, fault.NotFound) {
+		return // it was deleted meanwhile
+	}
+	select {
+	case <-ctx.Done():
+	case <-time.After(again):
 	}
 }
 
@@ -102,13 +116,14 @@ const again = 20 * time.Second
 // failed writes down why a machine is not protected, and when it is tried
 // again.
 func (a *attempt) failed(ctx context.Context, err error) error {
-	failure, ok := errors.AsType[*deploy.Failure](err)
-	if !ok {
+	failure, ofHost := errors.AsType[*deploy.Failure](err)
+	if !ofHost {
 		a.cfg.Log.Warn("a machine could not be brought under protection", "machine", a.id, "step", a.step, "error", err)
 		failure = deploy.Fail(deploy.ConnectorFailed, err.Error())
 	}
-	if a.early && a.step == deploy.Connect && !failure.Permanent() {
-		// Neither the agent nor the host answers: it may be booting.
+	if a.early && a.step == deploy.Connect && (!ofHost || !failure.Permanent()) {
+		// Neither the agent nor the host answers: it may be booting. Or nobody has
+		// asked the host.
 		return a.note(ctx, machine.Line{}, func(x *machine.Extension) {
 			x.State, x.Step, x.Waits, x.Attempt, x.Next = deploy.Succeeded, "", "", 0, a.now().Add(again)
 		})
@@ -119,7 +134,8 @@ func (a *attempt) failed(ctx context.Context, err error) error {
 	}
 	return a.note(ctx, line, func(x *machine.Extension) {
 		x.State, x.Reason, x.Requested = failure.State(), &failure.Reason, time.Time{}
-		x.Next = a.now().Add(backoff(x.Attempt, failure.Permanent()))
+		// What is wrong here passes, or concerns more than this machine.
+		x.Next = a.now().Add(backoff(x.Attempt, ofHost && failure.Permanent()))
 	})
 }
 
@@ -398,13 +414,13 @@ func (e *Engine) remove(ctx context.Context, id string) {
 	state, reason, next := deploy.None, deploy.ReasonOf(deploy.Offboarded, ""), time.Time{}
 	line := machine.Line{Step: deploy.Remove, State: machine.LineOK, Text: "the agent is removed"}
 	if err != nil {
-		failure, ok := errors.AsType[*deploy.Failure](err)
-		if !ok {
+		failure, ofHost := errors.AsType[*deploy.Failure](err)
+		if !ofHost {
 			failure = deploy.Fail(deploy.ConnectorFailed, err.Error())
 		}
 		reason = deploy.ReasonOf(deploy.RemoveFailed, failure.Said())
 		line = machine.Line{Step: deploy.Remove, State: machine.LineFailed, Text: reason.Text, Reason: &reason}
-		state, next = deploy.Removing, e.now().Add(backoff(tries, failure.Permanent()))
+		state, next = deploy.Removing, e.now().Add(backoff(tries, ofHost && failure.Permanent()))
 		if tries >= removeTries || slices.Contains([]deploy.ReasonID{deploy.NoWay, deploy.CredentialMissing, deploy.EnrolledTwice}, failure.Reason.ID) {
 			state, next = deploy.Failed, time.Time{}
 		}
@@ -419,7 +435,7 @@ func (e *Engine) remove(ctx context.Context, id string) {
 		}
 	})
 	if noted != nil {
-		e.cfg.Log.Error("what became of a machine cannot be written down", "machine", id, "error", noted)
+		e.unwritten(ctx, id, noted)
 	}
 }
 
