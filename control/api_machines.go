@@ -196,10 +196,24 @@ func (a *api) linkMachine(ctx context.Context, in *linkMachineInput) (MachineDet
 	if err := a.known.machines.Link(ctx, m.Organization, m.ID, in.Body.Device); err != nil {
 		return MachineDetails{}, err
 	}
-	if err := (succession{a.devices, a.ids, a.agents}).replaced(ctx, m.Device, in.Body.Device); err != nil {
+	if err := a.moved(ctx, m.Device, in.Body.Device); err != nil {
 		return MachineDetails{}, err
 	}
 	return a.machine(ctx, &machineInput{in.ID})
+}
+
+// moved is for the device that a machine was until somebody has found another
+// one there. It can never come back; if it is connected all the same, it is
+// another server.
+func (a *api) moved(ctx context.Context, old, by event.DeviceID) error {
+	if before, ok := a.devices.State(old); !ok || !before.Connected {
+		return succession{a.devices, a.ids, a.agents}.replaced(ctx, old, by)
+	}
+	d, err := a.devices.Member(old)
+	if err != nil {
+		return err
+	}
+	return a.known.adoptOne(ctx, d)
 }
 
 type offboardMachineInput struct {

@@ -32,31 +32,40 @@ func TestOffboardedDeviceStaysOff(t *testing.T) {
 	}
 }
 
-// TestLinkEndsWhatAMachineWas says that another device runs on a machine: the
-// one that it had before can never come back.
+// TestLinkEndsWhatAMachineWas says that another device runs on a machine. The
+// one that it had before can never come back; if it is connected all the same,
+// it is another server.
 func TestLinkEndsWhatAMachineWas(t *testing.T) {
-	b := newBench(t)
-	want[any](b, 200, "PUT", "/environments/"+b.env+"/plan", `{"version":1,"servers":true}`)
-	old, now := b.device("web-1"), b.device("web-1")
-	machines := b.api.known.machines
-	if _, err := machines.Sync(t.Context(), b.org, b.env, "way", "ssh", machine.Inventory{Machines: []machine.Known{{Key: "web-1", Name: "web-1", Address: "web-1:22", System: "linux"}}}); err != nil {
-		t.Fatal(err)
-	}
-	listed, _ := machines.Found("way", "web-1")
-	for m, d := range map[string]event.DeviceID{listed.ID: old, "": now} {
-		if err := machines.Enrolled(t.Context(), b.org, b.env, m, d, machine.Known{Name: "web-1", System: "linux"}, time.Time{}); err != nil {
+	for _, alive := range []bool{false, true} {
+		b := newBench(t)
+		want[any](b, 200, "PUT", "/environments/"+b.env+"/plan", `{"version":1,"servers":true}`)
+		old, now := b.device("web-1"), b.device("web-1")
+		machines := b.api.known.machines
+		if _, err := machines.Sync(t.Context(), b.org, b.env, "way", "ssh", machine.Inventory{Machines: []machine.Known{{Key: "web-1", Name: "web-1", Address: "web-1:22", System: "linux"}}}); err != nil {
 			t.Fatal(err)
 		}
-	}
-	want[machine.View](b, 200, "POST", "/machines/"+listed.ID+"/device", `{"device":"`+string(now)+`"}`)
-	if m, _ := machines.Of(now); m.ID != listed.ID {
-		t.Errorf("the device is on %+v", m)
-	}
-	if d, _ := b.api.devices.State(old); !d.Offboarded {
-		t.Error("one server is two devices")
-	}
-	if d, _ := b.api.devices.State(now); d.Offboarded {
-		t.Error("the device of the server is offboarded")
+		listed, _ := machines.Found("way", "web-1")
+		for m, d := range map[string]event.DeviceID{listed.ID: old, "": now} {
+			if err := machines.Enrolled(t.Context(), b.org, b.env, m, d, machine.Known{Name: "web-1", System: "linux"}, time.Time{}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if alive {
+			if err := b.api.devices.Connected(t.Context(), old, device.Facts{Hostname: "web-1", OS: "linux"}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		want[machine.View](b, 200, "POST", "/machines/"+listed.ID+"/device", `{"device":"`+string(now)+`"}`)
+		if m, _ := machines.Of(now); m.ID != listed.ID {
+			t.Errorf("the device is on %+v", m)
+		}
+		if d, _ := b.api.devices.State(now); d.Offboarded {
+			t.Error("the device of the server is offboarded")
+		}
+		d, _ := b.api.devices.State(old)
+		if m, known := machines.Of(old); d.Offboarded == alive || known != alive || alive && m.ID == listed.ID {
+			t.Errorf("connected is %t: the device from before is %+v, on the machine %q", alive, d, m.ID)
+		}
 	}
 }
 

@@ -230,15 +230,19 @@ func quoted(word string) string {
 // adopt makes machines of devices that have none.
 func (o *onboarding) adopt(ctx context.Context, devices *device.Registry) error {
 	for _, d := range devices.Members() {
-		if _, ok := o.machines.Of(d.ID); ok {
-			continue
-		}
-		k := machine.Known{Name: d.Name, System: strings.ToLower(d.Platform)}
-		if err := o.machines.Enrolled(ctx, d.Organization, d.Environment, "", d.ID, k, time.Time{}); err != nil {
+		if err := o.adoptOne(ctx, d); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+func (o *onboarding) adoptOne(ctx context.Context, d device.Member) error {
+	if _, ok := o.machines.Of(d.ID); ok {
+		return nil
+	}
+	k := machine.Known{Name: d.Name, System: strings.ToLower(d.Platform)}
+	return o.machines.Enrolled(ctx, d.Organization, d.Environment, "", d.ID, k, time.Time{})
 }
 
 // knownBy is what an agent says of its machine.

@@ -2,6 +2,7 @@ package onboard
 
 import (
 	"context"
+	"fmt"
 	"net"
 	"net/netip"
 	"slices"
@@ -41,6 +42,9 @@ func (a *attempt) owns(ctx context.Context, m machine.Machine, d *Device) (bool,
 func (a *attempt) replaced(ctx context.Context, m machine.Machine, by event.DeviceID) error {
 	if m.Device == "" || m.Device == by {
 		return nil
+	}
+	if d := a.cfg.Device(m.Organization, m.Device); d != nil && d.Connected {
+		return fmt.Errorf("the agent of the machine, device %s, has connected again meanwhile; what was reached is another server, device %s", m.Device, by)
 	}
 	return a.cfg.Replaced(ctx, m.Device, by)
 }

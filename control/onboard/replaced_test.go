@@ -42,3 +42,38 @@ func TestAnIdentityThatAServerGaveUpEnds(t *testing.T) {
 		t.Errorf("ended are %q, want %s alone", ended, before.Device)
 	}
 }
+
+// The device that a machine had comes back while another one is found where the
+// machine was: they are two servers.
+func TestAnIdentityThatIsAliveElsewhereStays(t *testing.T) {
+	w := newWorld(t, "web")
+	w.engine.cfg.Replaced = func(_ context.Context, old, _ event.DeviceID) error {
+		t.Errorf("%s is ended", old)
+		return nil
+	}
+	w.run()
+	before := w.becomes("web", deploy.Succeeded, "")
+	if err := w.machines.Enrolled(t.Context(), org, env, "", "other", machine.Known{Name: "by itself"}, time.Time{}); err != nil {
+		t.Fatal(err)
+	}
+	asked := make(chan struct{}, 100)
+	reach := w.engine.cfg.Reach
+	w.engine.cfg.Reach = func(ctx context.Context, m machine.Machine) (deploy.Host, error) {
+		w.set(func() { w.devices[before.Device].Connected = true })
+		asked <- struct{}{}
+		return reach(ctx, m)
+	}
+	w.set(func() {
+		w.devices["other"] = &Device{ID: "other", Connected: true, Confirmed: true, Version: "2.0.0", Addresses: []string{"192.0.2.7"}}
+		w.hosts["web"].facts, w.hosts["web"].ip = []string{"device other", "agent 2.0.0", "service active"}, "192.0.2.7"
+		d := w.devices[before.Device]
+		d.Connected, d.Silent = false, time.Hour
+	})
+	<-asked
+	w.becomes("web", deploy.Failed, deploy.ConnectorFailed)
+	w.set(func() { w.later += time.Minute })
+	w.becomes("web", deploy.Succeeded, "")
+	if m := w.machine("web"); m.Device != before.Device {
+		t.Errorf("it is the device %s", m.Device)
+	}
+}
