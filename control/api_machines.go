@@ -206,7 +206,7 @@ func (a *api) linkMachine(ctx context.Context, in *linkMachineInput) (MachineDet
 // one there. It can never come back; if it is connected all the same, it is
 // another server.
 func (a *api) moved(ctx context.Context, old, by event.DeviceID) error {
-	if before, ok := a.devices.State(old); !ok || !before.Connected {
+	if before, ok := a.devices.State(old); !ok || !before.Connected || before.Offboarded {
 		return succession{a.devices, a.ids, a.agents}.replaced(ctx, old, by)
 	}
 	d, err := a.devices.Member(old)

@@ -43,7 +43,7 @@ func (a *attempt) replaced(ctx context.Context, m machine.Machine, by event.Devi
 	if m.Device == "" || m.Device == by {
 		return nil
 	}
-	if d := a.cfg.Device(m.Organization, m.Device); d != nil && d.Connected {
+	if d := a.cfg.Device(m.Organization, m.Device); d != nil && d.Connected && !d.Offboarded {
 		return fmt.Errorf("the agent of the machine, device %s, has connected again meanwhile; what was reached is another server, device %s", m.Device, by)
 	}
 	return a.cfg.Replaced(ctx, m.Device, by)
