@@ -223,7 +223,7 @@ func gist(said string) string {
 		case remark.MatchString(line):
 			remarks = append(remarks, line)
 			room = gistLines - 1
-		case room > 0 && remarks != nil:
+		case room > 0:
 			remarks[len(remarks)-1] += line
 			room--
 		}

@@ -71,20 +71,33 @@ func newHost(t *testing.T, shell []string) host {
 // systemctl: before the program has run when kill is odd, after it when even.
 func (h host) do(kill int, function string) (said string, code int) {
 	h.t.Helper()
-	text, err := os.ReadFile("agent.sh")
+	return h.sh(kill, "set -eu\n"+systemctl+h.text("agent.sh")+"\n"+function)
+}
+
+// places are where the scripts find what a host has, and where this one has it.
+// ash takes no function of the name systemd-sysusers.
+var places = strings.NewReplacer("/var/lib/komainu", "lib/komainu", "/run/systemd/system", "booted", "/etc/systemd/system/multi-user.target.wants", "enabled", "/usr/bin/komainud", "true", "systemd-sysusers", "sysusers")
+
+// text returns a script of a package.
+func (h host) text(script string) string {
+	h.t.Helper()
+	text, err := os.ReadFile(script)
 	if err != nil {
 		h.t.Fatal(err)
 	}
+	return string(text)
+}
+
+// sh runs lines with arguments, and ends them as do says; 0 is not at all.
+func (h host) sh(kill int, lines string, args ...string) (said string, code int) {
+	h.t.Helper()
 	h.write("calls", "0\n")
-	// ash takes no function of the name systemd-sysusers.
-	script := strings.NewReplacer("systemd-sysusers", "sysusers").Replace(systemctl) +
-		strings.NewReplacer("/var/lib/komainu", "lib/komainu", "/run/systemd/system", "booted", "/etc/systemd/system/multi-user.target.wants", "enabled", "/usr/bin/komainud", "true", "systemd-sysusers", "sysusers").Replace(string(text))
-	cmd := exec.CommandContext(h.t.Context(), h.shell[0], append(slices.Clone(h.shell[1:]), "-c", "set -eu\n"+script+"\n"+function)...)
+	cmd := exec.CommandContext(h.t.Context(), h.shell[0], append(append(slices.Clone(h.shell[1:]), "-c", places.Replace(lines)), args...)...)
 	cmd.Dir = h.dir
 	cmd.Env = append(os.Environ(), fmt.Sprint("KILL=", kill))
 	var b bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &b, &b
-	err = cmd.Run()
+	err := cmd.Run()
 	if exit, ok := errors.AsType[*exec.ExitError](err); ok {
 		return b.String(), exit.ExitCode()
 	}

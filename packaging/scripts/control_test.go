@@ -1,13 +1,8 @@
 package scripts_test
 
 import (
-	"bytes"
-	"errors"
-	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
 )
@@ -15,25 +10,7 @@ import (
 // run runs a script of the control plane as a package manager does.
 func (h host) run(script string, args ...string) (said string, code int) {
 	h.t.Helper()
-	text, err := os.ReadFile(script)
-	if err != nil {
-		h.t.Fatal(err)
-	}
-	h.write("calls", "0\n")
-	names := strings.NewReplacer("/var/lib/komainu", "lib/komainu", "/run/systemd/system", "booted", "/etc/systemd/system/multi-user.target.wants", "enabled", "systemd-sysusers", "sysusers")
-	cmd := exec.CommandContext(h.t.Context(), h.shell[0], append(append(slices.Clone(h.shell[1:]), "-c", names.Replace(systemctl+string(text)), script), args...)...)
-	cmd.Dir = h.dir
-	cmd.Env = append(os.Environ(), fmt.Sprint("KILL=", 0))
-	var b bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &b, &b
-	err = cmd.Run()
-	if exit, ok := errors.AsType[*exec.ExitError](err); ok {
-		return b.String(), exit.ExitCode()
-	}
-	if err != nil {
-		h.t.Fatal(err)
-	}
-	return b.String(), 0
+	return h.sh(0, systemctl+h.text(script), append([]string{script}, args...)...)
 }
 
 // TestControlPlaneIsNeverHalfInstalled: a unit that is masked, or gone, is no
